@@ -1,0 +1,289 @@
+//! `CollisionLog`, the tracker that pagemirror ships: invalidations leave their ranges, readers leave nothing.
+//!
+//! # Guarantee
+//! [`read_retry`](CollisionTracker::read_retry) says `Valid` only if no overlapping invalidation has started since
+//! `read_begin` returned (as the seam's contract has it). It says `Hit` only if one has. `Outrun` says that the log no
+//! longer knows; an attempt that goes again with that verdict in hand gets an exact answer at any rate of
+//! invalidations, as long as a reader slot is free.
+//!
+//! # Steps
+//! An invalidation: **range into a running slot**, **number from the head**, **fill and publish the entry of that
+//! number**, mark the readers that were outrun before; then its callbacks; at the end clear the slot.
+//! A reader: **load the head** (the token), **then look at the running slots**; wait for those that overlap, and begin
+//! again with a new token; then ask whatever else it has to ask; read the page table; take the device lock; look at
+//! the entries newer than the token. Each of these orders is needed: the planted bugs swap them one by one.
+//!
+//! # Interleavings
+//! ```text
+//! reader                                    invalidation
+//! head: 4 (token)                           slot := range
+//! running slots: none overlaps              head := 5; entry 5 := range
+//! [Required: an invalidation not seen in    (callbacks wait for the device lock)
+//!  the slots has a number above the token]
+//! read the page table                       clear the slot, the change is over
+//! lock; entries 5..: overlap, Hit
+//! ```
+//! That an invalidation starts *and ends* between the two looks is where a flag per range loses it: the flag is back
+//! at "valid". The number is not.
+//!
+//! # Orderings
+//! Slot and head are message passing: slot store (Release), head (Release) against token (Acquire), slot load
+//! (Acquire). No sequentially consistent access is needed. A reader slot against a running invalidation is a store
+//! followed by a load on both sides, hence the two fences. The head is looked at with Relaxed at the commit, because the
+//! device lock orders it behind every callback that has run.
+//!
+//! # Checked by
+//! Loom: `begin_commit_against_start_end`, `overlap_chain`, `outrun_and_hit_field`, `nested_invalidations`, and the
+//! planted bugs `number-before-slot`, `slots-before-head`, `no-wait`, `one-slot-per-thread`, `token-relaxed`,
+//! `slot-load-relaxed`, `clear-relaxed`, `hit-without-fence`, `hit-against-zero`, `ends-forgotten`. Against an exact
+//! oracle: `tests/log_oracle.rs`.
+//!
+//! # Not covered
+//! A log that the kernel writes: its stores are not seen by a model checker.
+
+use std::fmt;
+
+use pagemirror_sync::atomic::{AtomicU64, Ordering, fence};
+use pagemirror_sync::{Mutex, hint, planted, thread};
+
+use crate::addr::PageRange;
+use crate::collision::{CollisionTracker, Conservative, InvalidationId, Token, Verdict};
+use crate::memory::{EntryRead, HeapMemory, LogMemory, LogSize};
+use crate::wait::{Interrupted, Wait, WaitQueue};
+
+/// How often a reader looks at an entry that is not published yet before it answers `Outrun`. Publishing takes a few
+/// instructions; a writer that takes longer was preempted, and the reader holds the device lock.
+const PUBLISH_SPINS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
+
+const FREE: u64 = 0;
+const OWNED: u64 = 1;
+
+/// The log of invalidations. See the module's text.
+#[derive(Debug)]
+pub struct CollisionLog<M: LogMemory = HeapMemory> {
+    memory: M,
+    /// Writers of this process take slot, number and entry one after the other. Held for those steps only.
+    writer: Mutex<()>,
+    parked: WaitQueue,
+    outrun: AtomicU64,
+    overflowed: AtomicU64,
+}
+
+impl CollisionLog {
+    /// A log of this size in ordinary memory.
+    #[must_use]
+    pub fn new(size: LogSize) -> Self {
+        Self::over(HeapMemory::new(size))
+    }
+}
+
+impl Default for CollisionLog {
+    fn default() -> Self {
+        Self::new(LogSize::default())
+    }
+}
+
+impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
+    fn start(&self, range: PageRange) -> InvalidationId {
+        let writing = self.writer.lock();
+        let early = planted("number-before-slot").then(|| self.take_number());
+        let slot = self.occupy(range);
+        let number = early.unwrap_or_else(|| self.take_number());
+        let ring = self.memory.ring();
+        ring[number as usize % ring.len()].publish(number, range);
+        drop(writing);
+        self.hit_readers(range, number);
+        InvalidationId { number, slot }
+    }
+
+    fn end(&self, id: InvalidationId) {
+        match id.slot {
+            Some(slot) => self.memory.running()[slot as usize].clear(),
+            // ORDERING: Release, as clearing a slot: it publishes that the change is over.
+            None => drop(self.memory.overflow().fetch_sub(1, Ordering::Release)),
+        }
+        self.parked.wake();
+    }
+
+    fn read_begin(&self, range: PageRange, previous: Option<Verdict>, wait: &Wait<'_>) -> Result<Token, Interrupted> {
+        let slot = if previous == Some(Verdict::Outrun) { self.claim_reader(range) } else { None };
+        loop {
+            let looked_early = planted("slots-before-head").then(|| self.is_running(range));
+            // ORDERING: Acquire pairs with the Release of the head: who is counted in the token has its slot visible.
+            let order = if planted("token-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+            let number = self.memory.head().load(order);
+            if !looked_early.unwrap_or_else(|| self.is_running(range)) || planted("no-wait") {
+                return Ok(Token { range, number, slot });
+            }
+            if let Err(why) = self.parked.wait(wait, || !self.is_running(range)) {
+                self.release_reader(slot);
+                return Err(why);
+            }
+        }
+    }
+
+    fn read_retry(&self, token: &Token) -> Verdict {
+        if planted("ends-forgotten") {
+            // The planted bug: a flag that is back at "valid" once the invalidation has ended.
+            return if self.is_running(token.range) { Verdict::Hit(None) } else { Verdict::Valid };
+        }
+        let verdict = match token.slot {
+            Some(slot) => self.hit_since(slot, token),
+            None => self.entries_since(token),
+        };
+        if verdict == Verdict::Outrun {
+            // ORDERING: Relaxed; a statistic.
+            self.outrun.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    fn read_end(&self, token: Token) {
+        self.release_reader(token.slot);
+    }
+
+    fn wake(&self) {
+        self.parked.wake();
+    }
+
+    fn conservative(&self) -> Conservative {
+        // ORDERING: Relaxed; statistics.
+        Conservative { outrun: self.outrun.load(Ordering::Relaxed), overflow: self.overflowed.load(Ordering::Relaxed) }
+    }
+}
+
+impl<M: LogMemory> CollisionLog<M> {
+    /// A log over these words.
+    pub fn over(memory: M) -> Self {
+        Self {
+            memory,
+            writer: Mutex::new(()),
+            parked: WaitQueue::new(),
+            outrun: AtomicU64::new(0),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts `range` into a free running slot, or counts it as everything. Under the writers' lock.
+    fn occupy(&self, range: PageRange) -> Option<u32> {
+        let running = self.memory.running();
+        let first = planted("one-slot-per-thread").then_some(0);
+        let Some(free) = first.or_else(|| running.iter().position(|slot| slot.range().is_none())) else {
+            // ORDERING: Release, as setting a slot. The second counter is a statistic.
+            self.memory.overflow().fetch_add(1, Ordering::Release);
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        running[free].set(range);
+        Some(free as u32)
+    }
+
+    fn take_number(&self) -> u64 {
+        // ORDERING: Release pairs with the token's Acquire: the slot of this number is visible to who counts it in.
+        self.memory.head().fetch_add(1, Ordering::Release) + 1
+    }
+
+    /// Whether an invalidation that overlaps `range` runs. The caller has loaded the head before.
+    fn is_running(&self, range: PageRange) -> bool {
+        // ORDERING: Acquire, as loading a slot.
+        self.memory.overflow().load(Ordering::Acquire) > 0
+            || self.memory.running().iter().any(|slot| slot.range().is_some_and(|running| running.overlaps(range)))
+    }
+
+    /// Raises the hit field of every outrun reader that overlaps.
+    fn hit_readers(&self, range: PageRange, number: u64) {
+        if !planted("hit-without-fence") {
+            // ORDERING: pairs with the fence of `claim_reader`: either the reader's token counts this number in, and
+            // it sees our running slot, or we see the reader's range.
+            fence(Ordering::SeqCst);
+        }
+        // ORDERING: Relaxed, behind the fence.
+        if self.memory.readers_in_use().load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for reader in self.memory.readers() {
+            if reader.range.range().is_some_and(|reading| reading.overlaps(range)) {
+                // ORDERING: Release, and the device lock that the callbacks take next, order it before the commit.
+                reader.hit.fetch_max(number, Ordering::Release);
+            }
+        }
+    }
+
+    /// Takes a reader slot for `range`; none when all are owned, which leaves the attempt to the ring.
+    fn claim_reader(&self, range: PageRange) -> Option<u32> {
+        let readers = self.memory.readers();
+        // ORDERING: Acquire pairs with the Release of `release_reader`: the former owner's stores are over.
+        let claim = |slot: &&crate::memory::ReaderSlot| {
+            slot.owner.compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
+        let slot = readers.iter().position(|slot| claim(&slot))?;
+        // ORDERING: Relaxed; the fence below orders both before the token.
+        self.memory.readers_in_use().fetch_add(1, Ordering::Relaxed);
+        readers[slot].range.set(range);
+        // ORDERING: pairs with the fence of `hit_readers`. Range first, then the token: the other order misses a hit.
+        fence(Ordering::SeqCst);
+        Some(slot as u32)
+    }
+
+    fn release_reader(&self, slot: Option<u32>) {
+        let Some(slot) = slot else { return };
+        let reader = &self.memory.readers()[slot as usize];
+        reader.range.clear();
+        // ORDERING: Relaxed; a writer that still counts us only looks once more.
+        self.memory.readers_in_use().fetch_sub(1, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire of the next owner.
+        reader.owner.store(FREE, Ordering::Release);
+    }
+
+    fn hit_since(&self, slot: u32, token: &Token) -> Verdict {
+        // ORDERING: Acquire; the device lock orders it behind every callback that has run.
+        let hit = self.memory.readers()[slot as usize].hit.load(Ordering::Acquire);
+        let since = if planted("hit-against-zero") { 0 } else { token.number };
+        if hit > since { Verdict::Hit(self.range_of(hit)) } else { Verdict::Valid }
+    }
+
+    fn entries_since(&self, token: &Token) -> Verdict {
+        // ORDERING: Relaxed; the device lock that our caller holds orders it behind every callback that has run.
+        let head = self.memory.head().load(Ordering::Relaxed);
+        if head.wrapping_sub(token.number) > self.memory.ring().len() as u64 {
+            return Verdict::Outrun;
+        }
+        for number in token.number + 1..=head {
+            match self.entry(number) {
+                EntryRead::Range(range) if range.overlaps(token.range) => return Verdict::Hit(Some(range)),
+                EntryRead::Range(_) => {}
+                EntryRead::NotYet | EntryRead::Overwritten => return Verdict::Outrun,
+            }
+        }
+        Verdict::Valid
+    }
+
+    /// The entry of `number`, after a bounded wait for its writer to publish it.
+    fn entry(&self, number: u64) -> EntryRead {
+        let ring = self.memory.ring();
+        let entry = &ring[number as usize % ring.len()];
+        for spin in 0..PUBLISH_SPINS {
+            match entry.read(number) {
+                EntryRead::NotYet if spin + 1 == PUBLISH_SPINS => {}
+                EntryRead::NotYet if cfg!(any(loom, shuttle)) => thread::yield_now(),
+                EntryRead::NotYet => hint::spin_loop(),
+                found => return found,
+            }
+        }
+        EntryRead::NotYet
+    }
+
+    fn range_of(&self, number: u64) -> Option<PageRange> {
+        match self.entry(number) {
+            EntryRead::Range(range) => Some(range),
+            EntryRead::NotYet | EntryRead::Overwritten => None,
+        }
+    }
+}
+
+impl<M: LogMemory> fmt::Display for CollisionLog<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // ORDERING: Relaxed; for people.
+        write!(f, "collision log at invalidation {}", self.memory.head().load(Ordering::Relaxed))
+    }
+}

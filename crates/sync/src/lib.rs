@@ -1,0 +1,39 @@
+//! The one place of pagemirror that names threading primitives.
+//!
+//! Everything above imports atomics, locks and threads from here, so that one source builds three ways:
+//! for real threads (the default), for loom (`--cfg loom`: every interleaving and every permitted reordering of
+//! a small body) and for shuttle (`--cfg shuttle`: random schedules of a large one, sequentially consistent).
+//!
+//! Locks here do not poison: a panic while one is held leaves data that its owner must be able to live with, and
+//! each owner says why it can. `Arc` is the standard one everywhere: its counting is not what we check.
+//!
+//! # Planted bugs
+//!
+//! A check that has never failed proves nothing. Built with `--cfg pagemirror_planted`, [`planted`] says whether
+//! the named bug was chosen by the environment variable `PAGEMIRROR_PLANTED`; in every other build it is the
+//! constant `false` and the wrong branch is not compiled into anything.
+
+mod backend;
+mod lock;
+
+pub use backend::{atomic, hint, section_depth, thread, thread_index};
+pub use lock::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use std::sync::Arc;
+
+/// Says whether the bug of this name is planted in this run. Always `false` outside `--cfg pagemirror_planted`.
+#[inline(always)]
+#[must_use]
+pub fn planted(name: &str) -> bool {
+    cfg!(pagemirror_planted) && chosen_bug() == Some(name)
+}
+
+#[cfg(pagemirror_planted)]
+fn chosen_bug() -> Option<&'static str> {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var("PAGEMIRROR_PLANTED").ok()).as_deref()
+}
+
+#[cfg(not(pagemirror_planted))]
+fn chosen_bug() -> Option<&'static str> {
+    None
+}
