@@ -79,7 +79,7 @@ pub struct PageRange {
 
 impl PageRange {
     /// Every page there is. Stands for "everything" where the exact range is not known.
-    pub const ALL: Self = Self { start: 0, end: u64::MAX & !(MIN_PAGE - 1) };
+    pub const ALL: Self = Self { start: 0, end: !(MIN_PAGE - 1) };
 
     /// The smallest range of whole pages that holds the `len` bytes at `address`.
     ///

@@ -29,6 +29,8 @@ pub struct Token {
     pub number: u64,
     /// A place in the tracker that this reader owns.
     pub slot: Option<u32>,
+    /// Whether the reader had to wait for a running invalidation.
+    pub waited: bool,
 }
 
 /// What `read_retry` says, asked under the device lock.

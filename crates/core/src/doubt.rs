@@ -122,9 +122,14 @@ impl DoubtSet {
 
     /// Ends the doubts that were set up to `mark`: every caller of theirs was seen to have returned.
     pub fn end(&self, mark: u64) {
+        self.end_where(mark, |_| true);
+    }
+
+    /// As [`end`](Self::end), for the ranges that `over` picks. For control runs that end doubts on weaker evidence.
+    pub fn end_where(&self, mark: u64, over: impl Fn(PageRange) -> bool) {
         let slot_marks = self.writer.lock();
         for (slot, slot_mark) in self.slots.iter().zip(slot_marks.iter()) {
-            if *slot_mark <= mark && slot.range().is_some() {
+            if *slot_mark <= mark && slot.range().is_some_and(&over) {
                 slot.clear();
             }
         }

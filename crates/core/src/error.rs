@@ -33,7 +33,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn interrupted(why: Interrupted, range: PageRange, lost: Option<LostCause>) -> Self {
+    /// The error for a wait for `range` that was interrupted; `lost` is what the gate says.
+    #[must_use]
+    pub fn interrupted(why: Interrupted, range: PageRange, lost: Option<LostCause>) -> Self {
         match why {
             Interrupted::Expired(Expired::TimedOut) => Self::TimedOut { range },
             Interrupted::Expired(Expired::Cancelled) => Self::Cancelled { range },

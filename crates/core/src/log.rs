@@ -107,14 +107,16 @@ impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
 
     fn read_begin(&self, range: PageRange, previous: Option<Verdict>, wait: &Wait<'_>) -> Result<Token, Interrupted> {
         let slot = if previous == Some(Verdict::Outrun) { self.claim_reader(range) } else { None };
+        let mut waited = false;
         loop {
             let looked_early = planted("slots-before-head").then(|| self.is_running(range));
             // ORDERING: Acquire pairs with the Release of the head: who is counted in the token has its slot visible.
             let order = if planted("token-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             let number = self.memory.head().load(order);
             if !looked_early.unwrap_or_else(|| self.is_running(range)) || planted("no-wait") {
-                return Ok(Token { range, number, slot });
+                return Ok(Token { range, number, slot, waited });
             }
+            waited = true;
             if let Err(why) = self.parked.wait(wait, || !self.is_running(range)) {
                 self.release_reader(slot);
                 return Err(why);

@@ -171,6 +171,11 @@ impl<T: CollisionTracker> Attempt<'_, T> {
         self.token.as_ref().map_or(PageRange::ALL, |token| token.range)
     }
 
+    /// Whether beginning had to wait for a running invalidation.
+    pub fn waited(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.waited)
+    }
+
     /// Whether no overlapping invalidation is known to have started since. A hint when asked outside a device lock:
     /// only a commit under the lock is an answer.
     #[must_use]

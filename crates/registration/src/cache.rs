@@ -1,0 +1,189 @@
+//! The cache itself: made over a source and a registrar, asked for leases.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_core::device::{DeviceTable, Mappings};
+use pagemirror_core::notify::Event;
+use pagemirror_core::source::Source;
+use pagemirror_core::space::AddressSpace;
+use pagemirror_core::wait::{Deadline, Wait, WaitQueue};
+use pagemirror_sync::{Arc, thread};
+
+use crate::error::Error;
+use crate::index::Index;
+use crate::lease::Lease;
+use crate::registrar::{Access, Registrar};
+use crate::stats::{Counters, Stats, count};
+use crate::worker::{self, Bell, Deregistrations};
+
+/// How fresh a use is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// No use that starts after a change has *returned* gets the old pages, and no use of addresses that another thread
+    /// was given *before* it returned does either. Costs one system call for each use.
+    #[default]
+    Strict,
+    /// Only the first half: for callers that never use an address before the call that freed it has returned, in any
+    /// thread. An allocator shared by threads does not keep to that.
+    Ordered,
+}
+
+/// How a cache behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How fresh its uses are.
+    pub freshness: Freshness,
+    /// Attempts before a miss is served once without being cached. At least one.
+    pub max_collisions: u32,
+}
+
+impl Default for Options {
+    /// Strict; eight attempts: a range that is invalidated eight times while it is being registered is not worth caching.
+    fn default() -> Self {
+        Self { freshness: Freshness::Strict, max_collisions: 8 }
+    }
+}
+
+/// How long dropping a cache waits for its worker to let go of what nobody uses.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+pub(crate) struct Shared<R: Registrar> {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) registrar: R,
+    pub(crate) table: DeviceTable<Index<R::Key>>,
+    pub(crate) options: Options,
+    pub(crate) counters: Counters,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) deregistrations: Deregistrations<R::Key>,
+}
+
+/// Registrations of ordinary process memory that follow what the process does to it. See the crate's text.
+pub struct RegistrationCache<R: Registrar> {
+    pub(crate) shared: Arc<Shared<R>>,
+}
+
+impl<R: Registrar> RegistrationCache<R> {
+    /// A cache of what `registrar` registers, told by `source` what changes. Starts its worker.
+    ///
+    /// # Errors
+    /// When the worker's thread cannot be started.
+    pub fn new(source: Arc<dyn Source>, registrar: R, options: Options) -> io::Result<Self> {
+        let bell = Arc::new(Bell::new());
+        let table = DeviceTable::new(source.space(), Index::new(Arc::clone(&bell)));
+        let (counters, deregistrations) = (Counters::new(), Deregistrations::new());
+        let options = Options { max_collisions: options.max_collisions.max(1), ..options };
+        let shared = Arc::new(Shared { source, registrar, table, options, counters, bell, deregistrations });
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("pagemirror-dereg".into()).spawn(move || worker::run(&theirs))?;
+        Ok(Self { shared })
+    }
+
+    /// A lease on a registration that covers the `len` bytes at `address`, for the device to `access` them.
+    ///
+    /// On a hit nothing is registered. On a miss the range, rounded to whole pages, is registered and kept, unless it is
+    /// in doubt or collided with invalidations too often: then the lease serves one use.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when it is no range; [`Error::Watch`] when it cannot be kept coherent, and why;
+    /// [`Error::Register`] when the device refused, with its error number; [`Error::Wait`] or [`Error::Contended`] when
+    /// the deadline passed; [`Error::Wait`] when coherence is lost. Nothing is cached then.
+    ///
+    /// # Blocking
+    /// Sleeps while overlapping invalidations run, while the device registers, and while it has no room. Not inside a
+    /// submission.
+    pub fn get(&self, address: VirtAddr, len: u64, access: Access, deadline: &Deadline<'_>) -> Result<Lease<R>, Error> {
+        let shared = &self.shared;
+        let range = PageRange::covering(address, len, shared.source.page_size())?;
+        if let Some(cause) = shared.space().gate().lost() {
+            return Err(Error::lost(range, cause));
+        }
+        if let Some(found) = shared.table.lock().find(range, access) {
+            count(&shared.counters.hits);
+            return Ok(Lease::cached(shared, range, access, found));
+        }
+        count(&shared.counters.misses);
+        shared.fault(range, access, deadline)
+    }
+
+    /// Gives up every registration that overlaps the `len` bytes at `address`, as an invalidation does.
+    ///
+    /// # Errors
+    /// When it is no range.
+    ///
+    /// # Blocking
+    /// Waits for the device locks of all caches of the address space. Not inside a submission.
+    pub fn evict(&self, address: VirtAddr, len: u64) -> Result<(), Error> {
+        let range = PageRange::covering(address, len, self.shared.source.page_size())?;
+        drop(self.shared.space().invalidate_start(range, Event::Requested));
+        Ok(())
+    }
+
+    /// A copy of the counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let space = self.shared.space();
+        Stats {
+            conservative: pagemirror_core::collision::CollisionTracker::conservative(space.tracker()),
+            doubt_overflows: space.doubt().overflows(),
+            invalidations: self.shared.table.lock().invalidations(),
+            lost: space.gate().lost(),
+            ..self.shared.counters.snapshot()
+        }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn registrar(&self) -> &R {
+        &self.shared.registrar
+    }
+}
+
+impl<R: Registrar> Shared<R> {
+    pub(crate) fn space(&self) -> &AddressSpace {
+        self.table.space()
+    }
+
+    /// Waits on `queue` for `condition`.
+    pub(crate) fn wait_for(
+        &self,
+        range: PageRange,
+        deadline: &Deadline<'_>,
+        queue: &WaitQueue,
+        condition: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        let wait = Wait::new(deadline, self.space().gate());
+        queue.wait(&wait, condition).or_else(|why| self.interrupted(range, why))
+    }
+}
+
+/// Gives up every registration. Those with a use under way are let go when it is given back, by the worker, which
+/// ends after the last.
+impl<R: Registrar> Drop for RegistrationCache<R> {
+    fn drop(&mut self) {
+        self.shared.table.lock().revoke(PageRange::ALL, Event::Requested);
+        let deregistrations = &self.shared.deregistrations;
+        deregistrations.close();
+        self.shared.bell.ring();
+        // A model checker has no clock, and there the worker ends by itself.
+        if !cfg!(any(loom, shuttle)) {
+            deregistrations.progress().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || self.in_use());
+        }
+    }
+}
+
+impl<R: Registrar> RegistrationCache<R> {
+    /// Whether somebody else still holds a use or a lease: then the worker may have to outlive the cache.
+    fn in_use(&self) -> bool {
+        // The cache and its worker hold one each.
+        Arc::strong_count(&self.shared) > 2
+    }
+}
+
+impl<R: Registrar> fmt::Debug for RegistrationCache<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationCache").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! The collision-retry loop.
+
+use std::time::Instant;
+
+use pagemirror_core::addr::PageRange;
+use pagemirror_core::collision::Verdict;
+use pagemirror_core::device::{Commit, TableGuard};
+use pagemirror_core::interval::Spare;
+use pagemirror_core::source::Watched;
+use pagemirror_core::wait::Deadline;
+use pagemirror_sync::{Arc, planted, thread};
+
+use crate::cache::Shared;
+use crate::error::Error;
+use crate::index::Index;
+use crate::lease::Lease;
+use crate::registrar::{Access, RegisterErrorKind, Registrar};
+use crate::registration::Registration;
+use crate::stats::{WaitCause, count};
+
+impl<R: Registrar> Shared<R> {
+    /// Registers `range` and installs the registration **only if no overlapping invalidation started since this attempt
+    /// began**. Otherwise what was registered is taken back and the attempt is made again.
+    ///
+    /// This is the whole algorithm. The order of its five steps carries all of its weight.
+    pub(crate) fn fault(self: &Arc<Self>, range: PageRange, access: Access, by: &Deadline<'_>) -> Result<Lease<R>, Error> {
+        let mut collided = None;
+        for collisions in 0..self.options.max_collisions {
+            let attempt = self.read_begin(range, collided, by)?; // 1. the token, before anything is asked
+            if self.is_in_doubt(range)? {
+                return Ok(self.one_shot(range, access, &self.counters.one_shots_in_doubt)); // 2. then whatever there is to ask
+            }
+            let registered = self.register(range, access, by)?; // 3. read the page table: the device pins what is mapped
+            let mut table = self.table_with_room(); // 4. the device lock
+            if let Some(found) = table.find(range, access) {
+                drop(table);
+                self.undo(&registered); // somebody else was faster
+                return Ok(Lease::cached(self, range, access, found));
+            }
+            match table.commit(&attempt) {
+                // 5. read_retry, under the device lock
+                Commit::Permit(permit) => {
+                    permit.install(Arc::clone(&registered));
+                    drop(table);
+                    return Ok(Lease::cached(self, range, access, registered));
+                }
+                Commit::Collided(verdict) => collided = Some(verdict),
+            }
+            drop(table);
+            self.undo(&registered);
+            self.count_collision(range, collided);
+            if by.expired().is_some() {
+                return Err(Error::Contended { range, collisions: collisions + 1 });
+            }
+        }
+        Ok(self.one_shot(range, access, &self.counters.one_shots_contended)) // progress: served once, not cached
+    }
+
+    fn read_begin(
+        &self,
+        range: PageRange,
+        collided: Option<Verdict>,
+        by: &Deadline<'_>,
+    ) -> Result<pagemirror_core::space::Attempt<'_>, Error> {
+        let since = Instant::now();
+        let attempt = self.space().read_begin(range, collided, by)?;
+        if attempt.waited() {
+            self.counters.waited(WaitCause::Invalidation, since);
+        }
+        Ok(attempt)
+    }
+
+    /// Has the range watched, and says whether what is read from it now may be kept. After the token.
+    fn is_in_doubt(&self, range: PageRange) -> Result<bool, Error> {
+        let watched = self.source.watch(range)?;
+        Ok(watched == Watched::InDoubt || self.space().doubt().overlaps(range))
+    }
+
+    /// Registers with the device, making room if it has none.
+    fn register(
+        &self,
+        range: PageRange,
+        access: Access,
+        by: &Deadline<'_>,
+    ) -> Result<Arc<Registration<R::Key>>, Error> {
+        let key = self.register_key(range, access, by)?;
+        Ok(Arc::new(Registration::leased(range, access, key)))
+    }
+
+    /// The device's key for `range`; evicts idle registrations, and waits for the worker, while the device is full.
+    pub(crate) fn register_key(&self, range: PageRange, access: Access, by: &Deadline<'_>) -> Result<R::Key, Error> {
+        loop {
+            let done = self.deregistrations.done();
+            match self.registrar.register(range, access) {
+                Ok(key) => return Ok(key),
+                Err(error) if error.kind == RegisterErrorKind::NoRoom && by.expired().is_none() => {
+                    self.make_room(range, done, by)?;
+                }
+                Err(error) => {
+                    count(&self.counters.register_failures);
+                    return Err(Error::Register { range, error });
+                }
+            }
+        }
+    }
+
+    /// Evicts, then waits until something was let go since `done` was read.
+    fn make_room(&self, range: PageRange, done: u64, by: &Deadline<'_>) -> Result<(), Error> {
+        let since = Instant::now();
+        if self.table.lock().evict_one() {
+            count(&self.counters.evictions);
+        }
+        self.bell.ring();
+        let outcome = self.wait_for(range, by, self.deregistrations.progress(), || self.deregistrations.done() != done);
+        self.counters.waited(WaitCause::Room, since);
+        outcome
+    }
+
+    /// The device lock, with room for one installation. Allocates and frees outside the lock only.
+    fn table_with_room(&self) -> TableGuard<'_, Index<R::Key>> {
+        loop {
+            let mut table = self.table.lock();
+            if table.intervals().has_room() {
+                return table;
+            }
+            let wanted = table.intervals().larger();
+            drop(table);
+            let spare = Spare::with_capacity(wanted);
+            let mut table = self.table.lock();
+            let old = table.intervals().reserve_from(spare);
+            drop(table);
+            drop(old);
+        }
+    }
+
+    /// Takes back what was registered by an attempt that did not commit: nobody else knows of it.
+    fn undo(&self, registered: &Registration<R::Key>) {
+        if planted("undo-forgotten") {
+            return;
+        }
+        if self.registrar.deregister(registered.key).is_err() {
+            count(&self.counters.deregister_failures);
+        }
+    }
+
+    fn count_collision(&self, range: PageRange, verdict: Option<Verdict>) {
+        count(&self.counters.retries);
+        if let Some(Verdict::Hit(by)) = verdict {
+            count(&self.counters.collisions);
+            if by.is_some_and(|by| !by.overlaps(range)) {
+                count(&self.counters.false_retries);
+            }
+        }
+        thread::yield_now();
+    }
+}
