@@ -83,11 +83,14 @@ fn eviction_and_lease_drop() {
             })
         };
         for _ in 0..2 {
-            let (using, key) = cache.begin(&[&kept], &soon(), |registered| registered[0].key).expect("leased, never touched");
+            let (using, key) =
+                cache.begin(&[&kept], &soon(), |registered| registered[0].key).expect("leased, never touched");
             assert_eq!(device.slot(key).map(|pinned| pinned.page), Some(0));
             using.complete();
         }
         other.join().unwrap();
+        let again = cache.begin(&[&kept], &soon(), |_| ()).expect("leased all the time, and nobody touched it");
+        again.0.complete();
         drop(kept);
         send(&process, &device, &cache, 1);
         send(&process, &device, &cache, 2);

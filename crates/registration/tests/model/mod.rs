@@ -9,16 +9,22 @@ use pagemirror_core::source::{Probe, Source, WatchError, Watched};
 use pagemirror_core::space::AddressSpace;
 use pagemirror_core::turn::{Batch, TurnOrder};
 use pagemirror_core::wait::Deadline;
-use pagemirror_registration::{Access, RegisterError, RegisterErrorKind, RegistrationCache, Registrar};
+use pagemirror_registration::{Access, RegisterError, RegisterErrorKind, Registrar, RegistrationCache};
 use pagemirror_sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use pagemirror_sync::{Arc, Mutex, thread};
 
 pub(crate) const PAGE: u64 = 4096;
 
-/// Runs a body under this build's scheduler: many random schedules under shuttle, many times on real threads.
+/// Runs a body under this build's scheduler, or many times on real threads. Under shuttle both schedulers are used: random
+/// ones switch often, the other (PCT) lets one thread run through all of its steps inside another's small window.
 pub(crate) fn explore(body: impl Fn() + Send + Sync + 'static) {
     #[cfg(shuttle)]
-    shuttle::check_random(body, 3_000);
+    {
+        let body = Arc::new(body);
+        let same = Arc::clone(&body);
+        shuttle::check_random(move || same(), 1_500);
+        shuttle::check_pct(move || body(), 1_500, 3);
+    }
     #[cfg(not(shuttle))]
     for _ in 0..300 {
         body();
