@@ -9,7 +9,7 @@ use pagemirror_core::device::{DeviceTable, Mappings};
 use pagemirror_core::notify::Event;
 use pagemirror_core::source::Source;
 use pagemirror_core::space::AddressSpace;
-use pagemirror_core::wait::{Deadline, Wait, WaitQueue};
+use pagemirror_core::wait::Deadline;
 use pagemirror_sync::{Arc, thread};
 
 use crate::error::Error;
@@ -145,18 +145,6 @@ impl<R: Registrar> Shared<R> {
     pub(crate) fn space(&self) -> &AddressSpace {
         self.table.space()
     }
-
-    /// Waits on `queue` for `condition`.
-    pub(crate) fn wait_for(
-        &self,
-        range: PageRange,
-        deadline: &Deadline<'_>,
-        queue: &WaitQueue,
-        condition: impl Fn() -> bool,
-    ) -> Result<(), Error> {
-        let wait = Wait::new(deadline, self.space().gate());
-        queue.wait(&wait, condition).or_else(|why| self.interrupted(range, why))
-    }
 }
 
 /// Gives up every registration. Those with a use under way are let go when it is given back, by the worker, which
@@ -169,7 +157,7 @@ impl<R: Registrar> Drop for RegistrationCache<R> {
         self.shared.bell.ring();
         // A model checker has no clock, and there the worker ends by itself.
         if !cfg!(any(loom, shuttle)) {
-            deregistrations.progress().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || self.in_use());
+            deregistrations.ended().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || self.in_use());
         }
     }
 }

@@ -45,7 +45,9 @@ pub enum Error {
         range: PageRange,
     },
     /// Invalidations collided with every attempt until the deadline.
-    #[error("{range} was invalidated {collisions} times while it was being registered, until the deadline; retry later")]
+    #[error(
+        "{range} was invalidated {collisions} times while it was being registered, until the deadline; retry later"
+    )]
     Contended {
         /// What was to be registered.
         range: PageRange,

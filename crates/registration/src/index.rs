@@ -14,6 +14,15 @@ use crate::worker::Bell;
 /// Entries that the evicting hand looks at before it lets go of the device lock for a moment.
 const HAND_STEPS: usize = 64;
 
+/// What the evicting hand came to in one stretch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    /// One idle registration was given up.
+    Evicted,
+    /// This many entries were looked at, and all are leased, in use, or were asked for since the last round.
+    Passed(usize),
+}
+
 /// Every live registration, by range. Nothing in here allocates or frees under the lock.
 #[derive(Debug)]
 pub(crate) struct Index<K: Copy + Send + Sync + 'static> {
@@ -53,18 +62,24 @@ impl<K: Copy + Send + Sync + 'static> Index<K> {
     }
 
     /// Moves the hand on until it has evicted one idle registration, for a bounded number of steps.
-    pub(crate) fn evict_one(&mut self) -> bool {
-        for _ in 0..HAND_STEPS {
-            let Some((id, registration, next)) = self.intervals.step(self.hand) else { return false };
+    pub(crate) fn evict_one(&mut self) -> Eviction {
+        for passed in 0..HAND_STEPS {
+            let Some((id, registration, next)) = self.intervals.step(self.hand) else {
+                return Eviction::Passed(passed);
+            };
             let evicted = registration.evict_if_idle();
             self.hand = next;
             if evicted {
                 self.intervals.retire(id);
                 self.bell.ring();
-                return true;
+                return Eviction::Evicted;
             }
         }
-        false
+        Eviction::Passed(HAND_STEPS)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.intervals.len()
     }
 
     pub(crate) fn intervals(&mut self) -> &mut IntervalIndex<Arc<Registration<K>>> {

@@ -78,6 +78,9 @@ impl<R: Registrar> Drop for Lease<R> {
 
 impl<R: Registrar> fmt::Debug for Lease<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("range", &self.range).field("one_shot", &self.is_one_shot()).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("range", &self.range)
+            .field("one_shot", &self.is_one_shot())
+            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! The collision-retry loop.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::collision::Verdict;
@@ -12,18 +12,28 @@ use pagemirror_sync::{Arc, planted, thread};
 
 use crate::cache::Shared;
 use crate::error::Error;
-use crate::index::Index;
+use crate::index::{Eviction, Index};
 use crate::lease::Lease;
 use crate::registrar::{Access, RegisterErrorKind, Registrar};
 use crate::registration::Registration;
 use crate::stats::{WaitCause, count};
+
+/// Naps of a caller that waits for room, before it asks the device again.
+const ROOM_NAPS: u32 = 10;
+/// One of them: about what a deregistration takes.
+const ROOM_NAP: Duration = Duration::from_micros(100);
 
 impl<R: Registrar> Shared<R> {
     /// Registers `range` and installs the registration **only if no overlapping invalidation started since this attempt
     /// began**. Otherwise what was registered is taken back and the attempt is made again.
     ///
     /// This is the whole algorithm. The order of its five steps carries all of its weight.
-    pub(crate) fn fault(self: &Arc<Self>, range: PageRange, access: Access, by: &Deadline<'_>) -> Result<Lease<R>, Error> {
+    pub(crate) fn fault(
+        self: &Arc<Self>,
+        range: PageRange,
+        access: Access,
+        by: &Deadline<'_>,
+    ) -> Result<Lease<R>, Error> {
         let mut collided = None;
         for collisions in 0..self.options.max_collisions {
             let attempt = self.read_begin(range, collided, by)?; // 1. the token, before anything is asked
@@ -104,16 +114,35 @@ impl<R: Registrar> Shared<R> {
         }
     }
 
-    /// Evicts, then waits until something was let go since `done` was read.
+    /// Evicts one idle registration, then waits a moment for something to be let go since `done` was read. A lease that is
+    /// dropped tells nobody, so this polls, and the caller asks the device again.
     fn make_room(&self, range: PageRange, done: u64, by: &Deadline<'_>) -> Result<(), Error> {
         let since = Instant::now();
-        if self.table.lock().evict_one() {
+        if self.evict() {
             count(&self.counters.evictions);
         }
         self.bell.ring();
-        let outcome = self.wait_for(range, by, self.deregistrations.progress(), || self.deregistrations.done() != done);
+        let mut naps = 0;
+        while self.deregistrations.done() == done && naps < ROOM_NAPS {
+            self.check(range, by)?;
+            thread::sleep(ROOM_NAP);
+            naps += 1;
+        }
         self.counters.waited(WaitCause::Room, since);
-        outcome
+        Ok(())
+    }
+
+    /// Sends the evicting hand round, twice at most: the first round only notes what was not asked for since.
+    fn evict(&self) -> bool {
+        let mut left = 2 * self.table.lock().len();
+        while left > 0 {
+            match self.table.lock().evict_one() {
+                Eviction::Evicted => return true,
+                Eviction::Passed(0) => return false,
+                Eviction::Passed(steps) => left = left.saturating_sub(steps),
+            }
+        }
+        false
     }
 
     /// The device lock, with room for one installation. Allocates and frees outside the lock only.

@@ -217,7 +217,7 @@ impl<R: Registrar> Shared<R> {
     }
 
     /// Whether to go on waiting, as an error that names the range.
-    fn check(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<(), Error> {
+    pub(crate) fn check(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<(), Error> {
         Wait::new(deadline, self.space().gate()).check().or_else(|why| self.interrupted(range, why))
     }
 

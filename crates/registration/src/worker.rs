@@ -54,11 +54,12 @@ impl Bell {
 pub(crate) struct Deregistrations<K> {
     /// Registrations for one use, handed over when their use has ended.
     handed: Mutex<Vec<Arc<Registration<K>>>>,
-    /// How many were deregistered, and who waits for room.
+    /// How many were deregistered.
     done: AtomicU64,
-    progress: WaitQueue,
     closing: AtomicBool,
     closed: AtomicBool,
+    /// Where the closer waits for `closed`.
+    ended: WaitQueue,
 }
 
 impl<K> Deregistrations<K> {
@@ -66,9 +67,9 @@ impl<K> Deregistrations<K> {
         Self {
             handed: Mutex::new(Vec::new()),
             done: AtomicU64::new(0),
-            progress: WaitQueue::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            ended: WaitQueue::new(),
         }
     }
 
@@ -83,8 +84,8 @@ impl<K> Deregistrations<K> {
         self.done.load(Ordering::Acquire)
     }
 
-    pub(crate) fn progress(&self) -> &WaitQueue {
-        &self.progress
+    pub(crate) fn ended(&self) -> &WaitQueue {
+        &self.ended
     }
 
     pub(crate) fn close(&self) {
@@ -119,7 +120,7 @@ pub(crate) fn run<R: Registrar>(shared: &Shared<R>) {
     }
     // ORDERING: Release; who sees it closed sees everything let go.
     shared.deregistrations.closed.store(true, Ordering::Release);
-    shared.deregistrations.progress.wake();
+    shared.deregistrations.ended.wake();
 }
 
 /// Takes over what was retired or handed over. One at a time under the device lock; growing the list, which may
@@ -145,6 +146,5 @@ fn finish<R: Registrar>(shared: &Shared<R>, registration: &Registration<R::Key>)
     }
     // ORDERING: Release, see `done`.
     shared.deregistrations.done.fetch_add(1, Ordering::Release);
-    shared.deregistrations.progress.wake();
     true
 }

@@ -1,5 +1,7 @@
 //! A model of what surrounds the cache: a process whose one page changes version, the kernel's events, a device with slots.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::io;
 use std::time::Duration;
 
