@@ -14,6 +14,8 @@
 //!
 //! # Side effects of watching
 //! Multi-size huge pages and fault-around are off in a watched mapping, and one mremap over two mappings fails there.
+#![warn(clippy::unwrap_used)]
+
 pub mod abi;
 mod aliases;
 mod config;

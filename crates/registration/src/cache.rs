@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
 use pagemirror_core::device::{DeviceTable, Mappings};
+use pagemirror_core::gate::LostCause;
 use pagemirror_core::notify::Event;
 use pagemirror_core::source::Source;
 use pagemirror_core::space::AddressSpace;
@@ -155,8 +156,9 @@ impl<R: Registrar> Drop for RegistrationCache<R> {
         let deregistrations = &self.shared.deregistrations;
         deregistrations.close();
         self.shared.bell.ring();
-        // A model checker has no clock, and there the worker ends by itself.
-        if !cfg!(any(loom, shuttle)) {
+        // A model checker has no clock, and there the worker ends by itself; a forked child has no worker.
+        let forked = self.shared.space().gate().lost() == Some(LostCause::Forked);
+        if !cfg!(any(loom, shuttle)) && !forked {
             deregistrations.ended().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || self.in_use());
         }
     }
