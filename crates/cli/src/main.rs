@@ -1,2 +1,19 @@
-//! Being built.
-fn main() {}
+//! The `pagemirror` program.
+//!
+//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own.
+
+mod args;
+mod rows;
+mod stress;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Stress(options) => stress::run(&options),
+        Command::StressRow(options) => rows::process::run(&options),
+    }
+}

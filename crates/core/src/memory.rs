@@ -45,8 +45,8 @@ impl Slot {
     pub fn clear(&self) {
         // ORDERING: Release publishes the change that the invalidation announced, which is over now.
         let order = if planted("clear-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        // The end alone: from here on the slot may have its next owner, whose start a second store would overwrite.
         self.end.store(0, order);
-        self.start.store(0, order);
     }
 
     /// What it stands for. May be a mix of two ranges while it is being set; see [`set`](Self::set).

@@ -13,7 +13,7 @@
 //!   it was in, so it is never looked at again.
 //! - *gone*: no such thread. Its number may be another thread's later, which is then looked at in its place: too much
 //!   care, never too little.
-//! - *unproven*: asleep in `madvise` or `process_madvise`; or not asleep. The kernel says `running` of every thread that
+//! - *unproven*: asleep in `madvise` or `process_madvise`; waiting for a vfork child; or not asleep. The kernel says `running` of every thread that
 //!   could run, also of one that waits for a processor in the middle of a discard.
 //! - *kernel worker*: io_uring discards on threads that never run user code. They are listed among our threads, and what
 //!   the kernel says of their system call is what the thread that made them was in. They prove nothing while they live.
@@ -35,17 +35,21 @@
 //! stack and program counter). Threads of one process may always look at each other (`ptrace_may_access`).
 //!
 //! # Not covered
-//! Tasks that share the memory without being threads of the process. Another process cannot discard: the kernel refuses
+//! Tasks that share the memory without being threads of the process, other than a vfork child while its parent waits.
+//! Another process cannot discard: the kernel refuses
 //! it in `process_madvise`. A thread that computes without ever sleeping is never proven.
 //!
 //! # Checked by
-//! `tests/tasks.rs`, on running, blocked and ended threads, on threads in each form of the call, and on io_uring's.
+//! `tests/tasks.rs`, on running, blocked and ended threads, on threads in each form of the call, and on io_uring's, with
+//! the planted bugs `running-is-elsewhere`, `other-conventions-forgotten`, `io-worker-is-a-thread`, `threads-listed-once`,
+//! `thread-number-of-own-namespace`.
 
 use std::ffi::CStr;
 use std::io::{self, ErrorKind, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
+use pagemirror_sync::planted;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
@@ -63,6 +67,12 @@ const FLAGS_FIELD: usize = 6;
 /// that was interrupted and goes on is `restart_syscall`; on x86-64 that is also the number of the 32-bit `madvise`.
 const DISCARDING: [i64; 3] = [libc::SYS_madvise, libc::SYS_process_madvise, libc::SYS_restart_syscall];
 const _: () = assert!(!cfg!(target_arch = "x86_64") || libc::SYS_restart_syscall == 219);
+/// The system calls that can sleep until a child has ended that shares the memory (`CLONE_VFORK`): the child is no
+/// thread and cannot be looked at, and as long as its parent waits it may be in a discard.
+#[cfg(target_arch = "x86_64")]
+const WAITING_FOR_CHILD: [i64; 3] = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const WAITING_FOR_CHILD: [i64; 2] = [libc::SYS_clone, libc::SYS_clone3];
 /// Set in the number of a system call that was made by the x32 convention.
 const X32_BIT: i64 = if cfg!(target_arch = "x86_64") { 0x4000_0000 } else { 0 };
 /// What stands for the number when the thread sleeps outside of any system call.
@@ -214,8 +224,12 @@ impl Threads {
     pub fn look(&self, number: u32) -> io::Result<Sight> {
         let mut buffer = [0; 256];
         let Some(line) = self.read(number, "syscall", &mut buffer)? else { return Ok(Sight::Gone) };
-        let Some(asleep) = Asleep::parse(line).ok_or(ErrorKind::InvalidData)? else { return Ok(Sight::Unproven) };
-        let discarding = DISCARDING.contains(&(asleep.number & !X32_BIT));
+        let Some(asleep) = Asleep::parse(line).ok_or(ErrorKind::InvalidData)? else {
+            return Ok(if planted("running-is-elsewhere") { Sight::Elsewhere } else { Sight::Unproven });
+        };
+        let known = if planted("other-conventions-forgotten") { &DISCARDING[..1] } else { &DISCARDING };
+        let call = asleep.number & !X32_BIT;
+        let discarding = known.contains(&call) || (false && WAITING_FOR_CHILD.contains(&call));
         if discarding || asleep.number < NO_SYSCALL {
             return Ok(Sight::Unproven);
         }
@@ -223,7 +237,7 @@ impl Threads {
         let Some(line) = self.read(number, "stat", &mut buffer)? else { return Ok(Sight::Gone) };
         let stat = Stat::parse(line).ok_or(ErrorKind::InvalidData)?;
         Ok(match stat {
-            _ if stat.is_dead => Sight::Elsewhere,
+            _ if stat.is_dead || planted("io-worker-is-a-thread") => Sight::Elsewhere,
             // The flag is no promise of the kernel's; that such a thread has no user code to go back to is the second
             // sign, and either is enough.
             _ if stat.flags & PF_IO_WORKER != 0 || !asleep.has_user_code => Sight::KernelWorker,
@@ -237,7 +251,8 @@ impl Threads {
         for _ in 0..MAX_PASSES {
             let numbers = self.list_once()?;
             let count = rustix::fs::fstat(&self.directory)?.st_nlink as u64;
-            if numbers == last && numbers.len() as u64 + DIRECTORY_LINKS == count {
+            let agree = numbers == last && numbers.len() as u64 + DIRECTORY_LINKS == count;
+            if agree || planted("threads-listed-once") {
                 return Ok(numbers);
             }
             last = numbers;
@@ -280,6 +295,9 @@ impl Threads {
 /// The number of the calling thread as `/proc` has it. It is not asked of gettid, which counts in the caller's own
 /// namespace: the two differ when `/proc` was mounted for another one.
 fn own_number() -> io::Result<u32> {
+    if planted("thread-number-of-own-namespace") {
+        return Ok(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    }
     let mut buffer = [0_u8; 64];
     let len = rustix::fs::readlinkat_raw(CWD, c"/proc/thread-self", &mut buffer)?;
     let number = buffer[..len].rsplit(|&byte| byte == b'/').next().and_then(decimal);

@@ -180,6 +180,43 @@ fn a_caller_by_another_convention_is_not_proven() {
     assert_unproven_until_read(&Watched::private(), by_32_bit, "32-bit madvise");
 }
 
+/// What the child of a vfork does: one discard.
+extern "C" fn discard_in_child(watched: *mut libc::c_void) -> i32 {
+    // SAFETY: the parent waits, and keeps what it has handed over.
+    let watched = unsafe { &*watched.cast::<Watched>() };
+    i32::from(dont_need(watched.start, watched.len) != 0)
+}
+
+#[test]
+fn a_thread_that_waits_for_its_vfork_child_is_not_proven() {
+    const STACK: usize = 64 * 1024;
+    let _turn = turn();
+    let threads = Threads::open().unwrap();
+    let watched = Arc::new(Watched::private());
+    let handed = Arc::clone(&watched);
+    let (number, parent) = spawn(move || {
+        let stack = Mapping::new(STACK).unwrap();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let argument = Arc::as_ptr(&handed).cast_mut().cast();
+        // SAFETY: the child has a stack of its own, which lives until it has ended, since its parent waits for that.
+        let child =
+            unsafe { libc::clone(discard_in_child, stack.as_ptr().wrapping_add(STACK).cast(), flags, argument) };
+        assert!(child > 0, "{}", io::Error::last_os_error());
+        let mut status = -1;
+        // SAFETY: the status is ours to be written.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+    });
+    await_that("it waits", || file_of(number, "stat").contains(") D "));
+    println!("a vfork's parent is in {}", file_of(number, "syscall").trim());
+    let _ = prove_all_but(&[number]);
+    for _ in 0..LOOKS {
+        assert_eq!(threads.look(number).unwrap(), Sight::Unproven, "{}", file_of(number, "syscall"));
+    }
+    assert_eq!(watched.read_remove(), Message::Remove { start: watched.start, end: watched.start + watched.len });
+    parent.join().unwrap();
+}
+
 #[test]
 fn a_caller_in_the_middle_of_a_discard_is_never_proven() {
     const LEN: usize = 512 << 20;

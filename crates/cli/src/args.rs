@@ -1,0 +1,88 @@
+//! The command line.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, Subcommand};
+
+use crate::rows::catalogue::RowName;
+
+/// The most threads that a row can be asked for.
+const MOST_THREADS: u64 = 64;
+/// Threads where nothing is said: at least this many, at most that many, two for each processor in between.
+const DEFAULT_THREADS: (usize, usize) = (4, 16);
+
+/// Keep what a device believes about process memory true.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Stress(StressArgs),
+    #[command(hide = true)]
+    StressRow(RowArgs),
+}
+
+/// Try to make io_uring fixed buffers send a stale byte, on real memory.
+///
+/// Threads unmap, replace, move and discard memory while device threads write it through registered buffers of io_uring and
+/// check every byte. A stale byte is one that matches no state which its address had between the begin of the use and its
+/// completion. The coherent rows must show none. The control rows leave one part of the protocol out and show what it
+/// prevents. Nothing outside this program's own memory is touched, and no privilege is needed.
+///
+/// Exit code: 0 when all is as expected; 1 for a finding (a stale byte in a coherent row, a control that shows nothing
+/// though it is certain to, a row that crashed or hung); 2 when this machine lacks something (a message says what), or for
+/// wrong arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StressArgs {
+    /// Seconds for the whole run, shared out among the rows. A row has a minimum of 1 to 3 seconds, and a control row ends
+    /// early once it has shown enough
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Mutators and device threads together, half of each. The rows that need an exact schedule have threads of their own
+    /// [default: two for each processor, 4 to 16]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=MOST_THREADS))]
+    threads: Option<u64>,
+    /// Seed of every random choice. The same seed makes the same choices; the schedule is the kernel's [default: the time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Run only this row; may be given more than once [default: all]
+    #[arg(long = "row", value_name = "NAME", value_enum)]
+    pub(crate) rows: Vec<RowName>,
+}
+
+impl StressArgs {
+    pub(crate) fn threads(&self) -> usize {
+        let (least, most) = DEFAULT_THREADS;
+        self.threads.map_or_else(|| (2 * crate::stress::machine::cpus()).clamp(least, most), |threads| threads as usize)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
+        // Short enough to be typed again.
+        self.seed.unwrap_or_else(|| clock() / 1000 % 1_000_000_000)
+    }
+}
+
+/// Runs one row in this process and prints its report as JSON. Used by `stress` itself.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RowArgs {
+    #[arg(long, value_enum)]
+    pub(crate) row: RowName,
+    #[arg(long)]
+    pub(crate) milliseconds: u64,
+    #[arg(long)]
+    pub(crate) threads: usize,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// The process that waits for the report: without it this one ends.
+    #[arg(long)]
+    pub(crate) parent: Option<u32>,
+}

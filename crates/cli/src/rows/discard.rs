@@ -1,0 +1,84 @@
+//! `discard`, and the control `no-doubt`: a use inside a large discard, after it was announced and before it is over.
+//!
+//! # Interleavings
+//! ```text
+//! T1                                        device thread, on another processor
+//! madvise(DONTNEED) of much memory          asks for the last page, all the time
+//! its event is read, all is revoked
+//! takes page after page away, for long      registers the last page, which is still there
+//! takes the last page away; returns
+//! writes the last page anew                 uses what it registered: a page that nobody sees any more
+//! ```
+
+use std::time::Duration;
+
+use pagemirror_linux::Control;
+use pagemirror_registration::Options;
+
+use crate::stress::report::Outcome;
+
+use super::Settings;
+use super::catalogue::RowName;
+use super::cpus::{Pair, stay_on};
+use super::device::{Device, Object};
+use super::expanse::Expanse;
+use super::rig::{Rig, Setup, Unsupported};
+use super::tally::Kind;
+
+/// Stale uses after which the control has shown enough.
+const SHOWN: u64 = 100;
+/// How long T1 waits for the device to have used what it wrote, and for the doubt to end, so that something is cached.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Runs `discard`.
+pub(crate) fn strict(settings: &Settings) -> Result<Outcome, Unsupported> {
+    run(RowName::Discard, Control::default(), settings)
+}
+
+/// Runs `no-doubt`.
+pub(crate) fn without_doubt(settings: &Settings) -> Result<Outcome, Unsupported> {
+    run(RowName::NoDoubt, Control { ignore_doubt: true, ..Control::default() }, settings)
+}
+
+fn run(row: RowName, control: Control, settings: &Settings) -> Result<Outcome, Unsupported> {
+    let rig = Rig::new(Setup { control, options: Options::default(), lanes: 1, slots: 4 }, settings)?;
+    let expanse = Expanse::new(&rig)?;
+    let cpus = Pair::of_this_process();
+    std::thread::scope(|scope| {
+        let (rig, expanse) = (&rig, &expanse);
+        scope.spawn(move || discard(rig, expanse, row, cpus.second));
+        scope.spawn(move || use_last_page(rig, expanse, cpus.first));
+    });
+    Ok(rig.report(row, None))
+}
+
+/// T1.
+fn discard(rig: &Rig, expanse: &Expanse, row: RowName, cpu: usize) {
+    stay_on(cpu);
+    while rig.runs() {
+        rig.nap_until(PATIENCE, || expanse.generations().is_used() && !rig.is_in_doubt(expanse.last()));
+        if let Err(error) = expanse.populate() {
+            return rig.tally.halt(format!("populating failed: {error}"));
+        }
+        expanse.begin_change();
+        if let Err(error) = expanse.discard_all() {
+            return rig.tally.halt(format!("madvise failed: {error}"));
+        }
+        expanse.finish_change();
+        rig.tally.invalidated(Kind::Dontneed);
+        if row == RowName::NoDoubt && rig.tally.stale().0 >= SHOWN {
+            rig.tally.stop();
+        }
+    }
+}
+
+/// The device thread.
+fn use_last_page(rig: &Rig, expanse: &Expanse, cpu: usize) {
+    stay_on(cpu);
+    let Some(mut device) = Device::new(rig, 0) else { return };
+    let piece = expanse.piece();
+    while rig.runs() {
+        device.send(piece, None);
+        device.rest();
+    }
+}
