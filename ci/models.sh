@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the protocols of the core under both model checkers. About a minute on two cores, without the builds.
+# Runs the protocols of the core under both model checkers. One to two minutes on two cores, without the builds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

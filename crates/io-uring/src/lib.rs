@@ -37,9 +37,9 @@
 //!
 //! # Discards
 //! Requests that would wait make io_uring start worker threads, buffered writes to most file systems among them. While such a
-//! worker lives, `pagemirror_linux` cannot prove that a `madvise(MADV_DONTNEED)` is over, so buffers at addresses that were
-//! once discarded are registered anew for each transfer: correct, and slower than no registration. Programs that discard
-//! much should keep buffered files away from io_uring.
+//! worker lives, `pagemirror_linux` cannot prove that a `madvise(MADV_DONTNEED)` is over, so transfers at addresses that were
+//! discarded go by address: correct, and without the gain. Programs that discard much should keep buffered files away from
+//! io_uring.
 #![deny(unsafe_code)]
 
 mod entry;

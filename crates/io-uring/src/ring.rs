@@ -6,7 +6,8 @@
 //!
 //! # Steps
 //! Lease (registered on a miss); begin: in the section push and submit, nothing else; outside it wait for the completion;
-//! give the use back. A stale lease: again, until the deadline. A refused registration: by address, counted.
+//! give the use back. A stale lease: again, until the deadline. A registration that is refused, or good for one use only: by
+//! address, counted.
 //!
 //! # Unsafe code
 //! Requests name the buffer by its address. Their promise is the borrow that the caller gave.
@@ -63,7 +64,7 @@ impl Default for RingOptions {
 pub struct RingStats {
     /// Requests made through a registration.
     pub fixed: u64,
-    /// Requests made by address, because a registration was refused.
+    /// Requests made by address, because a registration was refused or could serve one request only.
     pub by_address: u64,
     /// Transfers begun again: the lease was stale, the kernel was interrupted, or a blocking file said "try again".
     pub restarts: u64,
@@ -209,6 +210,11 @@ impl CoherentRing {
                 Ok(lease) => lease,
                 Err(error) => return refused(&mut self.refusal, error),
             };
+            if lease.is_one_shot() {
+                // Registered for this request alone it would be pinned, used once, and unpinned by another thread. The
+                // kernel does as much for an address, in one call.
+                return Ok(None);
+            }
             let ring = &mut self.ring;
             let begun = self.cache.begin(&[&lease], deadline, |registered| {
                 // SAFETY: the request borrows its bytes and its file, and lives in the caller of `transfer` until the

@@ -64,6 +64,7 @@ pub(crate) struct Shared<R: Registrar> {
 /// Registrations of ordinary process memory that follow what the process does to it. See the crate's text.
 pub struct RegistrationCache<R: Registrar> {
     pub(crate) shared: Arc<Shared<R>>,
+    worker: Option<thread::JoinHandle<()>>,
 }
 
 impl<R: Registrar> RegistrationCache<R> {
@@ -78,8 +79,8 @@ impl<R: Registrar> RegistrationCache<R> {
         let options = Options { max_collisions: options.max_collisions.max(1), ..options };
         let shared = Arc::new(Shared { source, registrar, table, options, counters, bell, deregistrations });
         let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("pagemirror-dereg".into()).spawn(move || worker::run(&theirs))?;
-        Ok(Self { shared })
+        let worker = thread::Builder::new().name("pagemirror-dereg".into()).spawn(move || worker::run(&theirs))?;
+        Ok(Self { shared, worker: Some(worker) })
     }
 
     /// A lease on a registration that covers the `len` bytes at `address`, for the device to `access` them.
@@ -148,27 +149,49 @@ impl<R: Registrar> Shared<R> {
     }
 }
 
-/// Gives up every registration. Those with a use under way are let go when it is given back, by the worker, which
-/// ends after the last.
-impl<R: Registrar> Drop for RegistrationCache<R> {
-    fn drop(&mut self) {
-        self.shared.table.lock().revoke(PageRange::ALL, Event::Requested);
+impl<R: Registrar> RegistrationCache<R> {
+    /// Gives up every registration and waits until the device has let go of all of them. Says whether it has: not when a
+    /// use is still under way at the deadline. Then the worker goes on until the last one is given back.
+    ///
+    /// # Blocking
+    /// Sleeps until the last use is given back. Not inside a submission.
+    pub fn close(mut self, limit: Duration) -> bool {
+        self.give_up();
         let deregistrations = &self.shared.deregistrations;
-        deregistrations.close();
-        self.shared.bell.ring();
-        // A model checker has no clock, and there the worker ends by itself; a forked child has no worker.
-        let forked = self.shared.space().gate().lost() == Some(LostCause::Forked);
-        if !cfg!(any(loom, shuttle)) && !forked {
-            deregistrations.ended().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || self.in_use());
+        deregistrations.ended().wait_at_most(limit, || deregistrations.is_closed());
+        self.join_worker()
+    }
+
+    /// Joins the worker if it has let everything go, so that it holds nothing of the registrar's any more.
+    fn join_worker(&mut self) -> bool {
+        let closed = self.shared.deregistrations.is_closed();
+        if closed && let Some(worker) = self.worker.take() {
+            // A worker that panicked has nothing to say here: the registrar's panic was printed when it happened.
+            let _ = worker.join();
         }
+        closed
+    }
+
+    fn give_up(&self) {
+        self.shared.table.lock().revoke(PageRange::ALL, Event::Requested);
+        self.shared.deregistrations.close();
+        self.shared.bell.ring();
     }
 }
 
-impl<R: Registrar> RegistrationCache<R> {
-    /// Whether somebody else still holds a use or a lease: then the worker may have to outlive the cache.
-    fn in_use(&self) -> bool {
-        // The cache and its worker hold one each.
-        Arc::strong_count(&self.shared) > 2
+/// As [`close`](RegistrationCache::close), waiting at most a moment, and not at all while uses or leases are held.
+impl<R: Registrar> Drop for RegistrationCache<R> {
+    fn drop(&mut self) {
+        self.give_up();
+        let deregistrations = &self.shared.deregistrations;
+        // The cache and its worker hold one each; whoever holds another may hold a use.
+        let in_use = || Arc::strong_count(&self.shared) > 2;
+        // A model checker has no clock, and there the worker ends by itself; a forked child has no worker.
+        let forked = self.shared.space().gate().lost() == Some(LostCause::Forked);
+        if !cfg!(any(loom, shuttle)) && !forked {
+            deregistrations.ended().wait_at_most(CLOSE_LIMIT, || deregistrations.is_closed() || in_use());
+            self.join_worker();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use pagemirror_core::error::Error as CoreError;
 use pagemirror_core::gate::LostCause;
 use pagemirror_core::source::WatchError;
 
-use crate::registrar::RegisterError;
+use crate::registrar::{RegisterError, RegisterErrorKind};
 
 /// An answer of the cache that is no lease and no use.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,7 @@ impl Error {
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Wait(CoreError::Lost { .. }) => ErrorKind::Lost,
             Self::Wait(_) | Self::Contended { .. } => ErrorKind::Busy,
+            Self::Register { error, .. } if error.kind == RegisterErrorKind::NoRoom => ErrorKind::Busy,
             Self::Watch(_) | Self::Register { .. } => ErrorKind::Refused,
         }
     }

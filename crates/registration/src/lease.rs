@@ -43,7 +43,8 @@ impl<R: Registrar> Lease<R> {
         self.range
     }
 
-    /// Whether it serves one use only, by a registration made when that use begins.
+    /// Whether it serves one use only, by a registration made when that use begins. A device that can also be given an
+    /// address serves such a request cheaper that way, and just as coherently.
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         matches!(self.kind, Kind::OneShot(_))

@@ -10,21 +10,14 @@
 //! ```
 //! # use std::time::Duration;
 //! # use pagemirror_core::{addr::VirtAddr, wait::Deadline};
-//! # use pagemirror_registration::{Access, Error, ErrorKind, RegistrationCache, Registrar};
+//! # use pagemirror_registration::{Access, Error, RegistrationCache, Registrar};
 //! fn send<R: Registrar>(cache: &RegistrationCache<R>, buffer: &[u8], post: impl Fn(R::Key)) -> Result<(), Error> {
 //!     let deadline = Deadline::after(Duration::from_secs(5));
-//!     loop {
-//!         let lease = cache.get(VirtAddr::of(buffer.as_ptr()), buffer.len() as u64, Access::Read, &deadline)?;
-//!         match cache.begin(&[&lease], &deadline, |registered| post(registered[0].key)) {
-//!             Ok((using, ())) => {
-//!                 // ... wait for the device's completion ...
-//!                 using.complete();
-//!                 return Ok(());
-//!             }
-//!             Err(error) if error.kind() == ErrorKind::Stale => continue,
-//!             Err(error) => return Err(error),
-//!         }
-//!     }
+//!     let (address, len) = (VirtAddr::of(buffer.as_ptr()), buffer.len() as u64);
+//!     let (using, ()) = cache.begin_at(address, len, Access::Read, &deadline, |registered| post(registered.key))?;
+//!     // ... wait for the device's completion ...
+//!     using.complete();
+//!     Ok(())
 //! }
 //! ```
 //!

@@ -16,10 +16,11 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
+use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_core::error::Error as CoreError;
 use pagemirror_core::gate::Entered;
 use pagemirror_core::source::Probe;
 use pagemirror_core::wait::{Deadline, Interrupted, Wait};
-use pagemirror_core::{addr::PageRange, error::Error as CoreError};
 use pagemirror_sync::atomic::Ordering;
 use pagemirror_sync::{Arc, thread};
 use smallvec::SmallVec;
@@ -27,7 +28,7 @@ use smallvec::SmallVec;
 use crate::cache::{Freshness, RegistrationCache, Shared};
 use crate::error::Error;
 use crate::lease::{Kind, Lease};
-use crate::registrar::{Registered, Registrar};
+use crate::registrar::{Access, Registered, Registrar};
 use crate::registration::Registration;
 use crate::stats::{WaitCause, count};
 
@@ -56,8 +57,38 @@ struct Held<K> {
 }
 
 impl<R: Registrar> RegistrationCache<R> {
+    /// [`get`](Self::get) and [`begin`](Self::begin) in one, made again while the lease turns out stale: what a caller with
+    /// one buffer wants. `submit` is called once, when it is called at all; an error means that it was not.
+    ///
+    /// # Errors
+    /// As `get` and `begin`, but never [`Error::Stale`].
+    ///
+    /// # Blocking
+    /// As both.
+    pub fn begin_at<T>(
+        &self,
+        address: VirtAddr,
+        len: u64,
+        access: Access,
+        deadline: &Deadline<'_>,
+        submit: impl FnOnce(Registered<R::Key>) -> T,
+    ) -> Result<(Use<R>, T), Error> {
+        let mut submit = Some(submit);
+        loop {
+            let lease = self.get(address, len, access, deadline)?;
+            let once = |registered: &[Registered<R::Key>]| submit.take().map(|submit| submit(registered[0]));
+            match self.begin(&[&lease], deadline, once) {
+                Ok((using, Some(result))) => return Ok((using, result)),
+                // `submit` is there until it is called, and calling it ends the loop.
+                Ok((_, None)) => return Err(Error::Stale { range: lease.range() }),
+                Err(Error::Stale { .. }) => self.shared.check(lease.range(), deadline)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Begins a use of `leases` and calls `submit` with their registrations, in the same order. What `submit` returns
-    /// comes back beside the use.
+    /// comes back beside the use. An error means that `submit` was not called.
     ///
     /// `submit` runs in a section: no fault, no allocation, no free, no sleep, no other `begin`. If it panics, the
     /// registrations are never let go, because nobody knows what was submitted.

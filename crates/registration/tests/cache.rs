@@ -206,7 +206,7 @@ fn without_room_the_deadline_is_kept() {
     let _held = cache.get(address(0), PAGE, Access::Read, &soon()).unwrap();
     let brief = Deadline::after(Duration::from_millis(50));
     let error = cache.get(address(1), PAGE, Access::Read, &brief).unwrap_err();
-    assert!(matches!(error, Error::Wait(CoreError::TimedOut { .. }) | Error::Register { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
 }
 
 #[test]
@@ -245,4 +245,18 @@ fn a_full_device_makes_room_among_many() {
         cache.begin(&[&lease], &soon(), |_| ()).unwrap().0.complete();
     }
     assert_eq!((cache.stats().evictions, device.in_use()), (200, 200));
+}
+
+#[test]
+fn closing_waits_for_the_last_use() {
+    let process = Process::new(2);
+    let (device, cache) = cache_with(&process, 8, Options::default());
+    let (using, ()) = cache.begin_at(address(0), PAGE, Access::Read, &soon(), |_| ()).unwrap();
+    later(|| using.complete(), || assert!(cache.close(Duration::from_secs(20)), "the use was given back"));
+    assert_eq!(device.in_use(), 0);
+    let (device, cache) = cache_with(&process, 8, Options::default());
+    let (using, ()) = cache.begin_at(address(0), PAGE, Access::Read, &soon(), |_| ()).unwrap();
+    assert!(!cache.close(Duration::from_millis(30)), "a use is under way");
+    assert_eq!(device.in_use(), 1);
+    using.complete();
 }

@@ -32,18 +32,21 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs `discard`.
 pub(crate) fn strict(settings: &Settings) -> Result<Outcome, Unsupported> {
-    run(RowName::Discard, Control::default(), settings)
+    run(RowName::Discard, false, settings)
 }
 
 /// Runs `no-doubt`.
 pub(crate) fn without_doubt(settings: &Settings) -> Result<Outcome, Unsupported> {
-    run(RowName::NoDoubt, Control { ignore_doubt: true, ..Control::default() }, settings)
+    run(RowName::NoDoubt, true, settings)
 }
 
-fn run(row: RowName, control: Control, settings: &Settings) -> Result<Outcome, Unsupported> {
+fn run(row: RowName, ignore_doubt: bool, settings: &Settings) -> Result<Outcome, Unsupported> {
+    let cpus = Pair::of_this_process();
+    // The pump beside the device thread: on T1's processor it would be put aside by T1, which its read sets free, and keep
+    // the gate raised until the discard is over.
+    let control = Control { ignore_doubt, pump_cpu: Some(cpus.first), ..Control::default() };
     let rig = Rig::new(Setup { control, options: Options::default(), lanes: 1, slots: 4 }, settings)?;
     let expanse = Expanse::new(&rig)?;
-    let cpus = Pair::of_this_process();
     std::thread::scope(|scope| {
         let (rig, expanse) = (&rig, &expanse);
         scope.spawn(move || discard(rig, expanse, row, cpus.second));

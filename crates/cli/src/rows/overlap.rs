@@ -43,19 +43,20 @@ const RETURNED: u8 = 2;
 
 /// Runs `discard2`.
 pub(crate) fn strict(settings: &Settings) -> Result<Outcome, Unsupported> {
-    run(RowName::Discard2, Control::default(), settings)
+    run(RowName::Discard2, false, settings)
 }
 
 /// Runs `first-absence`.
 pub(crate) fn with_first_absence(settings: &Settings) -> Result<Outcome, Unsupported> {
-    let control = Control { doubt_ends_at_first_absence: true, ..Control::default() };
-    run(RowName::FirstAbsence, control, settings)
+    run(RowName::FirstAbsence, true, settings)
 }
 
-fn run(row: RowName, control: Control, settings: &Settings) -> Result<Outcome, Unsupported> {
+fn run(row: RowName, doubt_ends_at_first_absence: bool, settings: &Settings) -> Result<Outcome, Unsupported> {
+    let cpus = Pair::of_this_process();
+    // As in `discard`: the pump beside the device thread.
+    let control = Control { doubt_ends_at_first_absence, pump_cpu: Some(cpus.first), ..Control::default() };
     let rig = Rig::new(Setup { control, options: Options::default(), lanes: 1, slots: 4 }, settings)?;
     let expanse = Expanse::new(&rig)?;
-    let cpus = Pair::of_this_process();
     let phase = AtomicU8::new(IDLE);
     let mut overlap = Overlap { rig: &rig, expanse: &expanse, phase: &phase, rounds: 0, inside: 0 };
     std::thread::scope(|scope| {
@@ -120,14 +121,20 @@ impl Overlap<'_> {
         rig.tally.invalidated(Kind::Dontneed);
         self.rounds += 1;
         self.inside += u64::from(self.phase.load(Ordering::Acquire) == GO);
-        rig.spin_until(WEAKER, || !rig.is_in_doubt(expanse.last()));
+        let t0=std::time::Instant::now();
+        let ended = rig.spin_until(WEAKER, || !rig.is_in_doubt(expanse.last()));
+        let t1=t0.elapsed();
+        let inside1 = self.phase.load(Ordering::Acquire) == GO;
         expanse.finish_change();
         // From here on T1 may take the page away at any moment: that is a change under way.
         expanse.begin_change();
         let lease = device.send(expanse.piece(), None);
+        let inside2 = self.phase.load(Ordering::Acquire) == GO; let one = lease.is_none(); let st=rig.tally.stale().0;
         rig.nap_until(PATIENCE, || self.phase.load(Ordering::Acquire) == RETURNED);
+        let t2=t0.elapsed();
         expanse.finish_change();
         device.send(expanse.piece(), lease);
+        eprintln!("doubt ended {ended} after {t1:?} inside1 {inside1} inside2 {inside2} oneshot {one} T1 back after {t2:?} stale {}", rig.tally.stale().0-st);
         Ok(())
     }
 }
