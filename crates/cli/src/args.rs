@@ -39,8 +39,8 @@ pub(crate) enum Command {
 /// wrong arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StressArgs {
-    /// Seconds for the whole run, shared out among the rows. A row has a minimum of 1 to 3 seconds, and a control row ends
-    /// early once it has shown enough
+    /// Seconds for the whole run, shared out among the rows. Every row has at least 1 second, a control row that needs
+    /// luck up to 6: it ends as soon as it has shown enough
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
     /// Mutators and device threads together, half of each. The rows that need an exact schedule have threads of their own

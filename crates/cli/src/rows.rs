@@ -12,6 +12,7 @@ mod device;
 mod discard;
 mod expanse;
 mod generations;
+mod hog;
 mod late_gate;
 mod link;
 mod memory;

@@ -57,7 +57,8 @@
 //! ```
 //!
 //! # Checked by
-//! The examples above; `begin_commit_against_start_end` (loom), the planted bug `callback-skips-empty`.
+//! The examples above; `begin_commit_under_a_device_lock_of_its_own` (loom) with the planted bugs `callback-skips-empty` and
+//! `commit-before-lock`.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -155,7 +156,9 @@ impl<M: Mappings, T: CollisionTracker> TableGuard<'_, M, T> {
             std::ptr::eq(attempt.space(), Arc::as_ptr(self.space)),
             "an attempt was committed to the table of another address space"
         );
-        match attempt.read_retry() {
+        // Once coherence is lost nobody revokes what would be installed. The next attempt is told why.
+        let verdict = if self.space.gate().lost().is_some() { Verdict::Outrun } else { attempt.read_retry() };
+        match verdict {
             Verdict::Valid => Commit::Permit(Permit { mappings: &mut *self.mappings, range: attempt.range() }),
             collided => Commit::Collided(collided),
         }

@@ -219,14 +219,22 @@ impl Gate {
     /// # Blocking
     /// Sleeps up to `turns` milliseconds of its own running time. Never allocates.
     pub fn drain(&self, turns: u32) -> bool {
-        for turn in 0..DRAIN_SPINS + turns {
-            // ORDERING: Acquire pairs with the Release of a section that is left: its submission was made.
-            if self.sections.iter().all(|section| section.0.load(Ordering::Acquire) == 0) {
+        // ORDERING: Acquire pairs with the Release of a section that is left: its submission was made.
+        let left = || self.sections.iter().all(|section| section.0.load(Ordering::Acquire) == 0);
+        for _ in 0..DRAIN_SPINS {
+            if left() {
                 return true;
             }
-            if turn < DRAIN_SPINS { thread::yield_now() } else { thread::sleep(DRAIN_NAP) }
+            thread::yield_now();
         }
-        false
+        for _ in 0..turns {
+            if left() {
+                return true;
+            }
+            thread::sleep(DRAIN_NAP);
+        }
+        // Once more, after the last nap: it may have been a long one, of a process that was stopped.
+        left()
     }
 
     /// Lowers what [`raise`](Self::raise) raised, and wakes who waits. Everything named was revoked before this.

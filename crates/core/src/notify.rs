@@ -30,8 +30,8 @@ pub trait Subscriber: Send + Sync {
     ///
     /// # Blocking
     /// Runs in the pump while callers of munmap sleep. It may take the device lock and nothing else that another
-    /// thread can hold across a system call that changes memory; it may not allocate, free, or log. What takes long
-    /// (deregistration) goes to a worker.
+    /// thread can hold across a system call that changes memory; it may not allocate, free, log, subscribe, unsubscribe or
+    /// start an invalidation. What takes long (deregistration) goes to a worker.
     ///
     /// # Panics
     /// A panic is caught, and coherence is declared lost.

@@ -87,10 +87,16 @@ impl<T: CollisionTracker> AddressSpace<T> {
     /// An invalidation of `range` starts: it is in the log before the callbacks run, and runs until the value that is
     /// returned is dropped, by whatever way that happens. The change itself belongs in between, if it is ours to make.
     ///
+    /// In a forked child it does nothing: the locks may be held by threads that do not exist there, and nothing that was
+    /// cached can be used there anyway.
+    ///
     /// # Blocking
-    /// Runs the callbacks, each under its device lock. Never allocates.
+    /// Runs the callbacks, each under its device lock. Never allocates. Not from a signal handler, not from a callback.
     pub fn invalidate_start(&self, range: PageRange, event: Event) -> Invalidation<'_, T> {
-        let invalidation = Invalidation { space: self, id: self.tracker.start(range), range };
+        if self.gate.lost() == Some(LostCause::Forked) {
+            return Invalidation { space: self, id: None, range };
+        }
+        let invalidation = Invalidation { space: self, id: Some(self.tracker.start(range)), range };
         if !self.subscribers.run(range, event) {
             self.lose(LostCause::CallbackPanicked);
         }
@@ -140,7 +146,8 @@ impl<T: CollisionTracker> AddressSpace<T> {
 #[must_use = "the invalidation ends when this is dropped"]
 pub struct Invalidation<'s, T: CollisionTracker = CollisionLog> {
     space: &'s AddressSpace<T>,
-    id: InvalidationId,
+    /// None in a forked child, where nothing was started.
+    id: Option<InvalidationId>,
     range: PageRange,
 }
 
@@ -153,7 +160,9 @@ impl<T: CollisionTracker> Invalidation<'_, T> {
 
 impl<T: CollisionTracker> Drop for Invalidation<'_, T> {
     fn drop(&mut self) {
-        self.space.tracker.end(self.id);
+        if let Some(id) = self.id {
+            self.space.tracker.end(id);
+        }
     }
 }
 

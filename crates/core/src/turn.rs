@@ -39,14 +39,16 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Adds an event. A full batch becomes one discard of everything, which is safe and counted as conservative.
-    pub fn push(&mut self, event: Event, range: PageRange) {
-        if self.len == BATCH {
+    /// Adds an event. A full batch becomes one discard of everything, which is safe. Says whether it is still exact.
+    pub fn push(&mut self, event: Event, range: PageRange) -> bool {
+        let exact = self.len < BATCH;
+        if !exact {
             self.events[0] = (Event::Remove, PageRange::ALL);
             self.len = 1;
         }
         self.events[self.len] = (event, range);
         self.len += 1;
+        exact
     }
 
     /// The events so far, in the order of their arrival.
@@ -87,7 +89,8 @@ impl<T: CollisionTracker> AddressSpace<T> {
         }
         let gate = self.gate();
         gate.raise();
-        if !gate.drain(section_turns) {
+        // Once lost, nothing is left to wait for: every use was told, and the callers are to be freed.
+        if gate.lost().is_none() && !gate.drain(section_turns) {
             if planted("lost-after-read") {
                 read_batch(batch);
             }

@@ -20,7 +20,8 @@
 //! `sleepers > 0` the waker takes the lock, so the sleeper is either before its look or already asleep.
 //!
 //! # Checked by
-//! `release_with_waiters` and the planted bug `wake-without-fence` (loom).
+//! Loom: `end_with_waiters` with the planted bug `wake-without-fence`, `release_with_waiters` with `release-without-wake`,
+//! `lowered_gate_with_waiters`.
 
 use std::fmt;
 use std::time::{Duration, Instant};

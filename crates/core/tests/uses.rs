@@ -119,7 +119,7 @@ fn a_full_batch_becomes_one_discard_of_everything() {
     // The turn that it comes from leaves everything in doubt, as a discard of everything would.
     let space = AddressSpace::default();
     space.turn(TurnOrder::GateFirst, &mut Batch::default(), TURNS, |turn| {
-        batch.events().iter().for_each(|(event, range)| turn.push(*event, *range));
+        batch.events().iter().for_each(|(event, range)| assert!(turn.push(*event, *range)));
     });
     assert!(space.doubt().overlaps(pages(1 << 30, 1)));
 }

@@ -36,10 +36,8 @@
 //! better left unregistered. Pinned pages count against `RLIMIT_MEMLOCK`.
 //!
 //! # Discards
-//! Requests that would wait make io_uring start worker threads, buffered writes to most file systems among them. While such a
-//! worker lives, `pagemirror_linux` cannot prove that a `madvise(MADV_DONTNEED)` is over, so transfers at addresses that were
-//! discarded go by address: correct, and without the gain. Programs that discard much should keep buffered files away from
-//! io_uring.
+//! After a `madvise(MADV_DONTNEED)` its addresses are served by address until the discard is proven to be over: correct, and
+//! without the gain. The proof waits for io_uring's own worker threads too, while they are at a request.
 #![deny(unsafe_code)]
 
 mod entry;

@@ -24,7 +24,7 @@ fn ring(test: &str) -> Option<(MutexGuard<'static, ()>, CoherentRing)> {
     match CoherentRing::open(RingOptions::default()) {
         Ok(ring) => Some((alone, ring)),
         Err(error @ Error::Source { .. }) => {
-            println!("SKIPPED: {test}: {error}");
+            support::skipped(test, &error);
             None
         }
         Err(error) => panic!("{error}"),

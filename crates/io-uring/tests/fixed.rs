@@ -62,7 +62,7 @@ fn rings_that_cannot_be_served_are_refused_in_words() {
             let single = said(FixedBuffers::new(&bound, 4).unwrap_err());
             assert!(single.contains("SINGLE_ISSUER"), "{single}");
         }
-        Err(error) => println!("SKIPPED: single issuer: {error}"),
+        Err(error) => support::skipped("single issuer", error),
     }
     let disabled = IoUring::<squeue::Entry>::builder().setup_r_disabled().build(4).unwrap();
     let buffers = FixedBuffers::new(&disabled, 4).expect("a disabled ring takes registrations");

@@ -27,7 +27,7 @@ fn the_limit_on_locked_memory_is_explained() {
         return;
     }
     if !geteuid().is_root() {
-        println!("SKIPPED: {TEST}: needs root, to become somebody whom the limit binds");
+        support::skipped(TEST, "needs root, to become somebody whom the limit binds");
         return;
     }
     // A copy, because the way to the build directory may be closed to others.

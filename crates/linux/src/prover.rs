@@ -24,8 +24,8 @@ use crate::threads;
 
 /// How long it sleeps when nothing is in doubt and nobody wakes it.
 const IDLE: Duration = Duration::from_millis(500);
-/// The first nap between two looks at threads that were running, and the longest: a look costs microseconds for each
-/// thread, and a thread that computes may not be seen off its processor for a whole time slice.
+/// The first nap between two looks at threads that were running, and the longest: a look costs some ten microseconds for
+/// each thread, and a thread that computes is not proven before it sleeps.
 const FIRST_NAP: Duration = Duration::from_micros(100);
 const LAST_NAP: Duration = Duration::from_millis(5);
 /// Pause after a failure to read `/proc`.
@@ -45,11 +45,18 @@ fn run(source: &Userfault) {
         }
         if source.config.control.doubt_ends_at_first_absence {
             end_what_is_absent(source);
-        } else if let Err(_refused) = source.prove() {
-            // Every doubt then stays: what was discarded once is served uncached from then on.
-            // ORDERING: Relaxed; a statistic.
-            source.counters.proof_unavailable.store(1, Ordering::Relaxed);
-            std::thread::sleep(AFTER_FAILURE);
+            continue;
+        }
+        match source.prove() {
+            Ok(()) => {}
+            // Threads come and go too fast for a list of them.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(LAST_NAP),
+            Err(_refused) => {
+                // Every doubt then stays: what was discarded once is served uncached from then on.
+                // ORDERING: Relaxed; a statistic.
+                source.counters.proof_unavailable.store(1, Ordering::Relaxed);
+                std::thread::sleep(AFTER_FAILURE);
+            }
         }
     }
 }

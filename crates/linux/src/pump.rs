@@ -136,14 +136,20 @@ impl Userfault {
             self.push_remove(batch, range);
         } else {
             self.aliases.lock().drop_named(range);
-            batch.push(event, range);
+            self.add(batch, event, range);
+        }
+    }
+
+    fn add(&self, batch: &mut Batch, event: Event, range: PageRange) {
+        if !batch.push(event, range) {
+            count(&self.counters.everything);
         }
     }
 
     /// A discard takes pages from every mapping of the same part of a file.
     fn push_remove(&self, batch: &mut Batch, range: PageRange) {
         let event = if self.config.control.ignore_doubt { Event::Unmap } else { Event::Remove };
-        batch.push(event, range);
+        self.add(batch, event, range);
         let mapped = if self.maps.can_query_without_allocating() {
             self.maps.query(range.start().get(), false)
         } else {
@@ -154,11 +160,11 @@ impl Userfault {
         let aliases = self.aliases.lock();
         let exact = aliases.for_each_alias(range, file, |other| {
             count(&self.counters.aliases);
-            batch.push(event, other);
+            self.add(batch, event, other);
         });
         if exact.is_err() {
             count(&self.counters.everything);
-            batch.push(event, PageRange::ALL);
+            self.add(batch, event, PageRange::ALL);
         }
     }
 

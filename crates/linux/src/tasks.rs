@@ -13,10 +13,11 @@
 //!   it was in, so it is never looked at again.
 //! - *gone*: no such thread. Its number may be another thread's later, which is then looked at in its place: too much
 //!   care, never too little.
-//! - *unproven*: asleep in `madvise` or `process_madvise`; waiting for a vfork child; or not asleep. The kernel says `running` of every thread that
-//!   could run, also of one that waits for a processor in the middle of a discard.
+//! - *unproven*: asleep in `madvise` or `process_madvise`; waiting for a vfork child; or not asleep. The kernel says
+//!   `running` of every thread that could run, also of one that waits for a processor in the middle of a discard.
 //! - *kernel worker*: io_uring discards on threads that never run user code. They are listed among our threads, and what
-//!   the kernel says of their system call is what the thread that made them was in. They prove nothing while they live.
+//!   the kernel says of their system call is what the thread that made them was in. One that is asleep in its own loop,
+//!   [between two requests](IDLE_WORKER), is elsewhere; any other proves nothing while it lives.
 //!
 //! # Interleavings
 //! ```text
@@ -32,7 +33,8 @@
 //! `task_current_syscall` in `lib/syscall.c` (a thread is reported only if it slept, without waking, from before until
 //! after its registers were read), `proc_pid_syscall` and `proc_task_readdir` in `fs/proc/base.c` (a list can miss
 //! threads while others end), `copy_thread` of x86 and arm64 (a kernel worker gets its maker's registers, and zero for
-//! stack and program counter). Threads of one process may always look at each other (`ptrace_may_access`).
+//! stack and program counter), `get_wchan` in `kernel/sched/core.c` (since Linux 5.16 it tells the place only of a thread that
+//! is asleep and is kept so meanwhile). Threads of one process may always look at each other (`ptrace_may_access`).
 //!
 //! # Not covered
 //! Tasks that share the memory without being threads of the process, other than a vfork child while its parent waits.
@@ -41,7 +43,7 @@
 //!
 //! # Checked by
 //! `tests/tasks.rs`, on running, blocked and ended threads, on threads in each form of the call, and on io_uring's, with
-//! the planted bugs `running-is-elsewhere`, `other-conventions-forgotten`, `io-worker-is-a-thread`, `threads-listed-once`,
+//! the planted bugs `running-is-elsewhere`, `any-worker-is-idle`, `other-conventions-forgotten`, `io-worker-is-a-thread`, `threads-listed-once`,
 //! `thread-number-of-own-namespace`.
 
 use std::ffi::CStr;
@@ -58,6 +60,8 @@ use rustix::io::Errno;
 const MAX_PASSES: u32 = 64;
 /// What a directory counts as links besides the threads in it: its own name and its entry in the parent.
 const DIRECTORY_LINKS: u64 = 2;
+/// The first Linux whose `wchan` is of a thread that sleeps and goes on sleeping while it is looked at.
+const PLACES_EXACT: (u32, u32) = (5, 16);
 /// The flag in a thread's `stat` that says that it works for io_uring.
 const PF_IO_WORKER: u64 = 0x10;
 /// The field of `stat` that holds the flags, counted from the one behind the name.
@@ -75,6 +79,10 @@ const WAITING_FOR_CHILD: [i64; 3] = [libc::SYS_clone, libc::SYS_clone3, libc::SY
 const WAITING_FOR_CHILD: [i64; 2] = [libc::SYS_clone, libc::SYS_clone3];
 /// Set in the number of a system call that was made by the x32 convention.
 const X32_BIT: i64 = if cfg!(target_arch = "x86_64") { 0x4000_0000 } else { 0 };
+/// Where a worker of io_uring sleeps when it has no request: the innermost function that is not the scheduler's. Inside a
+/// request that would be a function of the request's.
+const IDLE_WORKER: &[u8] = b"io_wq_worker";
+
 /// What stands for the number when the thread sleeps outside of any system call.
 const NO_SYSCALL: i64 = -1;
 
@@ -195,6 +203,8 @@ impl Proof {
 #[derive(Debug)]
 pub struct Threads {
     directory: OwnedFd,
+    /// Whether this kernel tells where a thread sleeps only while it does.
+    places_are_exact: bool,
 }
 
 impl Threads {
@@ -209,7 +219,8 @@ impl Threads {
             return Err(ErrorKind::Unsupported.into());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let threads = Self { directory: rustix::fs::open(c"/proc/self/task", flags, Mode::empty())? };
+        let directory = rustix::fs::open(c"/proc/self/task", flags, Mode::empty())?;
+        let threads = Self { directory, places_are_exact: release() >= Some(PLACES_EXACT) };
         match threads.look(own_number()?)? {
             // Reading is a system call, and another one.
             Sight::Elsewhere => Ok(threads),
@@ -240,8 +251,25 @@ impl Threads {
             _ if stat.is_dead || planted("io-worker-is-a-thread") => Sight::Elsewhere,
             // The flag is no promise of the kernel's; that such a thread has no user code to go back to is the second
             // sign, and either is enough.
-            _ if stat.flags & PF_IO_WORKER != 0 || !asleep.has_user_code => Sight::KernelWorker,
+            _ if stat.flags & PF_IO_WORKER != 0 || !asleep.has_user_code => self.look_at_worker(number)?,
             _ => Sight::Elsewhere,
+        })
+    }
+
+    /// A worker of io_uring stays for as long as its ring, mostly with nothing to do.
+    fn look_at_worker(&self, number: u32) -> io::Result<Sight> {
+        if planted("any-worker-is-idle") {
+            return Ok(Sight::Elsewhere);
+        }
+        if !self.places_are_exact {
+            return Ok(Sight::KernelWorker);
+        }
+        let mut buffer = [0; 64];
+        Ok(match self.read(number, "wchan", &mut buffer) {
+            Ok(None) => Sight::Gone,
+            Ok(Some(place)) if place == IDLE_WORKER => Sight::Elsewhere,
+            // A kernel without names for its functions, or one that does not tell them: no proof, but no failure.
+            Ok(Some(_)) | Err(_) => Sight::KernelWorker,
         })
     }
 
@@ -302,6 +330,13 @@ fn own_number() -> io::Result<u32> {
     let len = rustix::fs::readlinkat_raw(CWD, c"/proc/thread-self", &mut buffer)?;
     let number = buffer[..len].rsplit(|&byte| byte == b'/').next().and_then(decimal);
     number.ok_or_else(|| ErrorKind::InvalidData.into())
+}
+
+/// The kernel's version, as far as it matters.
+fn release() -> Option<(u32, u32)> {
+    let name = rustix::system::uname();
+    let mut parts = name.release().to_str().ok()?.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Where a thread sleeps.

@@ -8,10 +8,9 @@
 //!
 //! ```no_run
 //! use std::{fs::File, os::fd::AsFd, time::Duration};
-//! use pagemirror::{CoherentRing, Config, Deadline, Userfault};
+//! use pagemirror::{CoherentRing, Deadline, RingOptions};
 //!
-//! let source = Userfault::open(Config::default())?;
-//! let mut ring = CoherentRing::new(source, 64, 1024)?; // 64 entries, 1,024 registered buffers
+//! let mut ring = CoherentRing::open(RingOptions::default())?;
 //! let deadline = Deadline::after(Duration::from_secs(5));
 //!
 //! let file = File::create("out")?;
@@ -30,6 +29,7 @@ pub use pagemirror_core::gate::LostCause;
 pub use pagemirror_core::source::{Probe, Source, WatchError, Watched};
 pub use pagemirror_core::wait::{CancelToken, Deadline};
 pub use pagemirror_io_uring as io_uring;
+pub use pagemirror_io_uring::{CoherentRing, FixedBuffers, FixedEntry, RingOptions, RingStats, Slot};
 pub use pagemirror_linux as linux;
 pub use pagemirror_linux::{Config, Control, OpenError, SourceStats, Userfault};
 pub use pagemirror_registration as registration;

@@ -54,11 +54,14 @@ impl<R: Registrar> Shared<R> {
                     drop(table);
                     return Ok(Lease::cached(self, range, access, registered));
                 }
-                Commit::Collided(verdict) => collided = Some(verdict),
+                Commit::Collided(verdict) => {
+                    drop(table);
+                    self.undo(&registered);
+                    self.count_collision(range, verdict);
+                    // Once outrun, the exact answer is asked for to the end.
+                    collided = collided.filter(|was| *was == Verdict::Outrun).or(Some(verdict));
+                }
             }
-            drop(table);
-            self.undo(&registered);
-            self.count_collision(range, collided);
             if by.expired().is_some() {
                 return Err(Error::Contended { range, collisions: collisions + 1 });
             }
@@ -172,9 +175,9 @@ impl<R: Registrar> Shared<R> {
         }
     }
 
-    fn count_collision(&self, range: PageRange, verdict: Option<Verdict>) {
+    fn count_collision(&self, range: PageRange, verdict: Verdict) {
         count(&self.counters.retries);
-        if let Some(Verdict::Hit(by)) = verdict {
+        if let Verdict::Hit(by) = verdict {
             count(&self.counters.collisions);
             if by.is_some_and(|by| !by.overlaps(range)) {
                 count(&self.counters.false_retries);

@@ -88,13 +88,13 @@ impl RowName {
         }
     }
 
-    /// What the row is expected to show. `naive` shows it in its first round; the window of a large discard is wide
-    /// enough that every round meets it. The other controls need a thread to be preempted in the right place.
+    /// What the row is expected to show. `naive` shows it in its first round; the other controls need a thread to run, or
+    /// not to run, at the right moment.
     pub(crate) fn expected(self) -> Expected {
         match self {
             Self::Mix | Self::Reuse | Self::Discard | Self::Discard2 | Self::Link | Self::Bystander => Expected::Zero,
-            Self::Naive | Self::NoDoubt => Expected::Stale,
-            Self::ReadThenInvalidate | Self::NoProbe | Self::FirstAbsence => Expected::StaleByLuck,
+            Self::Naive => Expected::Stale,
+            Self::ReadThenInvalidate | Self::NoProbe | Self::NoDoubt | Self::FirstAbsence => Expected::StaleByLuck,
         }
     }
 
@@ -112,8 +112,8 @@ impl RowName {
     /// The least time of a row, in seconds, however little there is to share out. A control ends once it has shown enough.
     pub(crate) fn least_seconds(self) -> u64 {
         match self.expected() {
-            Expected::StaleByLuck | Expected::Stale => 3,
-            Expected::Zero => 1,
+            Expected::StaleByLuck => 6,
+            Expected::Zero | Expected::Stale => 1,
         }
     }
 }

@@ -22,6 +22,7 @@ use super::catalogue::RowName;
 use super::cpus::{Pair, stay_on};
 use super::device::{Device, Object};
 use super::expanse::Expanse;
+use super::hog::Hog;
 use super::rig::{Rig, Setup, Unsupported};
 use super::tally::Kind;
 
@@ -47,22 +48,25 @@ fn run(row: RowName, ignore_doubt: bool, settings: &Settings) -> Result<Outcome,
     let control = Control { ignore_doubt, pump_cpu: Some(cpus.first), ..Control::default() };
     let rig = Rig::new(Setup { control, options: Options::default(), lanes: 1, slots: 4 }, settings)?;
     let expanse = Expanse::new(&rig)?;
+    let hog = Hog::new(cpus);
     std::thread::scope(|scope| {
-        let (rig, expanse) = (&rig, &expanse);
-        scope.spawn(move || discard(rig, expanse, row, cpus.second));
+        let (rig, expanse, hog) = (&rig, &expanse, &hog);
+        scope.spawn(move || discard(rig, expanse, row, hog, cpus.second));
+        scope.spawn(move || hog.run(rig));
         scope.spawn(move || use_last_page(rig, expanse, cpus.first));
     });
     Ok(rig.report(row, None))
 }
 
 /// T1.
-fn discard(rig: &Rig, expanse: &Expanse, row: RowName, cpu: usize) {
+fn discard(rig: &Rig, expanse: &Expanse, row: RowName, hog: &Hog, cpu: usize) {
     stay_on(cpu);
     while rig.runs() {
         rig.nap_until(PATIENCE, || expanse.generations().is_used() && !rig.is_in_doubt(expanse.last()));
         if let Err(error) = expanse.populate() {
             return rig.tally.halt(format!("populating failed: {error}"));
         }
+        hog.call(rig);
         expanse.begin_change();
         if let Err(error) = expanse.discard_all() {
             return rig.tally.halt(format!("madvise failed: {error}"));

@@ -24,6 +24,7 @@ use super::catalogue::RowName;
 use super::cpus::{Pair, stay_on};
 use super::device::Device;
 use super::expanse::Expanse;
+use super::hog::Hog;
 use super::rig::{Rig, Setup, Unsupported};
 use super::tally::Kind;
 
@@ -57,13 +58,15 @@ fn run(row: RowName, doubt_ends_at_first_absence: bool, settings: &Settings) -> 
     let control = Control { doubt_ends_at_first_absence, pump_cpu: Some(cpus.first), ..Control::default() };
     let rig = Rig::new(Setup { control, options: Options::default(), lanes: 1, slots: 4 }, settings)?;
     let expanse = Expanse::new(&rig)?;
-    let phase = AtomicU8::new(IDLE);
+    let (phase, hog) = (AtomicU8::new(IDLE), Hog::new(cpus));
     let mut overlap = Overlap { rig: &rig, expanse: &expanse, phase: &phase, rounds: 0, inside: 0 };
     std::thread::scope(|scope| {
-        let (rig, expanse, phase) = (&rig, &expanse, &phase);
-        scope.spawn(move || discard_on_demand(rig, expanse, phase, cpus.second));
+        let (rig, expanse, phase, hog) = (&rig, &expanse, &phase, &hog);
+        scope.spawn(move || discard_on_demand(rig, expanse, phase, hog, cpus.second));
+        scope.spawn(move || hog.run(rig));
         stay_on(cpus.first);
         overlap.play(row);
+        rig.tally.stop();
     });
     let note =
         format!("{} rounds; in {} the small discard was over before the large one", overlap.rounds, overlap.inside);
@@ -71,13 +74,14 @@ fn run(row: RowName, doubt_ends_at_first_absence: bool, settings: &Settings) -> 
 }
 
 /// T1.
-fn discard_on_demand(rig: &Rig, expanse: &Expanse, phase: &AtomicU8, cpu: usize) {
+fn discard_on_demand(rig: &Rig, expanse: &Expanse, phase: &AtomicU8, hog: &Hog, cpu: usize) {
     stay_on(cpu);
     while rig.runs() {
         // ORDERING: Acquire pairs with the Release of `round`: every page is there.
         if !rig.nap_until(PATIENCE, || phase.load(Ordering::Acquire) == GO) {
             continue;
         }
+        hog.call(rig);
         if let Err(error) = expanse.discard_all() {
             rig.tally.halt(format!("madvise failed: {error}"));
         }
@@ -121,20 +125,14 @@ impl Overlap<'_> {
         rig.tally.invalidated(Kind::Dontneed);
         self.rounds += 1;
         self.inside += u64::from(self.phase.load(Ordering::Acquire) == GO);
-        let t0=std::time::Instant::now();
-        let ended = rig.spin_until(WEAKER, || !rig.is_in_doubt(expanse.last()));
-        let t1=t0.elapsed();
-        let inside1 = self.phase.load(Ordering::Acquire) == GO;
+        rig.spin_until(WEAKER, || !rig.is_in_doubt(expanse.last()));
         expanse.finish_change();
         // From here on T1 may take the page away at any moment: that is a change under way.
         expanse.begin_change();
         let lease = device.send(expanse.piece(), None);
-        let inside2 = self.phase.load(Ordering::Acquire) == GO; let one = lease.is_none(); let st=rig.tally.stale().0;
         rig.nap_until(PATIENCE, || self.phase.load(Ordering::Acquire) == RETURNED);
-        let t2=t0.elapsed();
         expanse.finish_change();
         device.send(expanse.piece(), lease);
-        eprintln!("doubt ended {ended} after {t1:?} inside1 {inside1} inside2 {inside2} oneshot {one} T1 back after {t2:?} stale {}", rig.tally.stale().0-st);
         Ok(())
     }
 }

@@ -63,6 +63,7 @@ fn run(row: RowName, freshness: Freshness, settings: &Settings) -> Result<Outcom
         scope.spawn(move || unmap_on_demand(rig, phase, span, cpus.second));
         stay_on(cpus.first);
         duel.fight(row);
+        rig.tally.stop();
     });
     let note = format!("{} rounds; in {} the address was in use again before munmap returned", duel.rounds, duel.early);
     Ok(rig.report(row, Some(note)))

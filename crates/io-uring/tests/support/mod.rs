@@ -157,9 +157,14 @@ impl Drop for Memory {
     }
 }
 
+/// Says that a test did not run, and why. Not by `println`, which the test harness keeps to itself.
+pub(crate) fn skipped(test: &str, why: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("SKIPPED: {test}: {why}\n"));
+}
+
 /// A ring, or the news that this machine has none.
 pub(crate) fn ring_or_skip(test: &str) -> Option<IoUring> {
-    IoUring::new(16).map_err(|error| println!("SKIPPED: {test}: io_uring_setup says {error}")).ok()
+    IoUring::new(16).map_err(|error| skipped(test, format_args!("io_uring_setup says {error}"))).ok()
 }
 
 pub(crate) fn soon() -> Deadline<'static> {

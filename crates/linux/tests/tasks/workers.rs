@@ -1,12 +1,12 @@
-//! Threads that io_uring makes in the process: they keep the proof waiting, whatever `/proc` says they are in.
+//! Threads that io_uring makes in the process: they keep the proof waiting while they are at a request, whatever `/proc` says
+//! they are in, and no longer.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, opcode, squeue};
 use pagemirror_linux::abi::Message;
 use pagemirror_linux::tasks::{Progress, Sight, Threads};
 
@@ -31,35 +31,7 @@ fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
     assert_eq!(ring.submit().unwrap(), 1);
 }
 
-#[test]
-fn a_worker_of_io_uring_keeps_the_proof_waiting_while_it_lives() {
-    let _turn = turn();
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
-    let started = with_ring(move |ring| {
-        // Leaked, because the kernel may write to it until the ring's thread has ended.
-        let byte = Box::leak(Box::new(0_u8));
-        let read = opcode::Read::new(types::Fd(reader.as_raw_fd()), byte, 1).build();
-        submit(ring, &read.flags(squeue::Flags::ASYNC));
-        std::mem::forget(reader);
-    });
-    let (end, handle) = match started {
-        Ok(started) => started,
-        Err(error) => return skipped("a_worker_of_io_uring", format!("no io_uring here: {error}")),
-    };
-    await_that("a worker", || !named("iou-wrk").is_empty());
-    let mut proof = prove_all_but(&[]);
-    let threads = Threads::open().unwrap();
-    for _ in 0..LOOKS {
-        assert!(matches!(proof.advance().unwrap(), Progress::Waiting { unproven: 0, io_workers: 1.. }));
-    }
-    for number in named("iou-wrk") {
-        assert_eq!(threads.look(number).unwrap(), Sight::KernelWorker, "{}", file_of(number, "syscall"));
-    }
-    drop((writer, end));
-    handle.join().unwrap();
-    await_that("the worker ends with its ring", || proof.advance().unwrap() == Progress::Done);
-}
-
+/// It keeps the proof waiting until it is over: then its worker sleeps in its own loop, or ends with the ring.
 #[test]
 fn a_discard_by_io_uring_is_not_taken_for_another_call() {
     let _turn = turn();
@@ -80,11 +52,39 @@ fn a_discard_by_io_uring_is_not_taken_for_another_call() {
     await_that("a blocked worker", || named("iou-wrk").iter().any(|&n| file_of(n, "stat").contains(") D ")));
     let worker = named("iou-wrk")[0];
     println!("a worker blocked in a discard is shown in {}", file_of(worker, "syscall").trim());
+    let mut proof = prove_all_but(&[]);
     for _ in 0..LOOKS {
         assert_eq!(threads.look(worker).unwrap(), Sight::KernelWorker);
+        assert!(matches!(proof.advance().unwrap(), Progress::Waiting { unproven: 0, io_workers: 1.. }));
     }
     assert_eq!(watched.read_remove(), Message::Remove { start, end: start + len });
     drop(end);
     handle.join().unwrap();
     await_sight(&threads, worker, Sight::Gone);
+    assert_eq!(proof.advance().unwrap(), Progress::Done);
+}
+
+/// The last worker of a ring stays as long as the ring, with nothing to do: asleep in its own loop it proves that it is in no
+/// discard.
+#[test]
+fn an_idle_worker_of_io_uring_is_elsewhere() {
+    let _turn = turn();
+    let threads = Threads::open().unwrap();
+    let started = with_ring(|ring| submit(ring, &opcode::Nop::new().build().flags(squeue::Flags::ASYNC)));
+    let (end, handle) = match started {
+        Ok(started) => started,
+        Err(error) => return skipped("an_idle_worker_of_io_uring", format!("no io_uring here: {error}")),
+    };
+    await_that("a worker", || !named("iou-wrk").is_empty());
+    let worker = named("iou-wrk")[0];
+    await_that("the worker is idle", || file_of(worker, "wchan") != "0");
+    if file_of(worker, "wchan") != "io_wq_worker" {
+        skipped("an_idle_worker_of_io_uring", format!("this kernel says {:?}", file_of(worker, "wchan")));
+    } else {
+        await_sight(&threads, worker, Sight::Elsewhere);
+        let mut proof = prove_all_but(&[]);
+        assert_eq!(proof.advance().unwrap(), Progress::Done);
+    }
+    drop(end);
+    handle.join().unwrap();
 }
