@@ -176,11 +176,13 @@ fn a_thread_that_waits_for_a_page_is_proven() {
 #[test]
 fn no_thread_is_missed_while_older_ones_end() {
     const LISTS: u32 = 30;
+    const WAVES: u32 = 12;
     const OLDER: usize = 600;
     const YOUNGER: usize = 100;
     let _turn = turn();
-    let (mut lists, mut gave_up, deadline) = (0, 0, Instant::now() + PATIENCE);
-    while lists < LISTS && Instant::now() < deadline {
+    let (mut lists, mut gave_up, mut waves, deadline) = (0, 0, 0, Instant::now() + PATIENCE);
+    while (lists < LISTS || waves < WAVES) && Instant::now() < deadline {
+        waves += 1;
         // The kernel lists threads by age and finds its place by counting: who ends hides a younger one.
         let (older, end_older) = blocked_threads(OLDER);
         let (younger, end_younger) = blocked_threads(YOUNGER);
