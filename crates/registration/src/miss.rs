@@ -7,7 +7,7 @@ use pagemirror_core::collision::Verdict;
 use pagemirror_core::device::{Commit, TableGuard};
 use pagemirror_core::interval::Spare;
 use pagemirror_core::source::Watched;
-use pagemirror_core::wait::Deadline;
+use pagemirror_core::wait::{Deadline, Expired};
 use pagemirror_sync::{Arc, planted, thread};
 
 use crate::cache::Shared;
@@ -83,10 +83,10 @@ impl<R: Registrar> Shared<R> {
         Ok(attempt)
     }
 
-    /// Has the range watched, and says whether what is read from it now may be kept. After the token.
+    /// Says whether what is read from the range now may be kept, and has the range watched if so. After the token. The doubt
+    /// comes first: watching waits for a discard that is under way, and what is in doubt need not be watched.
     fn is_in_doubt(&self, range: PageRange) -> Result<bool, Error> {
-        let watched = self.source.watch(range)?;
-        Ok(watched == Watched::InDoubt || self.space().doubt().overlaps(range))
+        Ok(self.space().doubt().overlaps(range) || self.source.watch(range)? == Watched::InDoubt)
     }
 
     /// Registers with the device, making room if it has none.
@@ -127,6 +127,9 @@ impl<R: Registrar> Shared<R> {
         self.bell.ring();
         let mut naps = 0;
         while self.deregistrations.done() == done && naps < ROOM_NAPS {
+            if by.expired() == Some(Expired::TimedOut) {
+                break; // the device is asked once more, and its answer is the error
+            }
             self.check(range, by)?;
             thread::sleep(ROOM_NAP);
             naps += 1;

@@ -1,6 +1,6 @@
 //! `bystander`: mutators that never touch what the devices hold. Nobody may be made to go again because of them.
 
-use pagemirror_core::addr::VirtAddr;
+use pagemirror::VirtAddr;
 
 use crate::stress::report::Outcome;
 

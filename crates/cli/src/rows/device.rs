@@ -3,10 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use pagemirror_core::addr::VirtAddr;
-use pagemirror_core::wait::Deadline;
-use pagemirror_io_uring::FixedBuffers;
-use pagemirror_registration::{Access, Error, ErrorKind, Lease, Use};
+use pagemirror::{Access, Deadline, Error, ErrorKind, FixedBuffers, Lease, Use, VirtAddr};
 
 use super::generations::Generations;
 use super::oracle;
@@ -174,6 +171,11 @@ impl<'r> Device<'r> {
         let tally = &self.rig.tally;
         if error.kind() == ErrorKind::Refused && window.until > window.since {
             tally.unmapped();
+            return None;
+        }
+        if error.errno() == Some(libc::ENOMEM) {
+            // The user may lock less memory than the row needs.
+            tally.lacks(error.to_string());
             return None;
         }
         let text = format!("{} {}: {error}", piece.object.name(), piece.object.id());

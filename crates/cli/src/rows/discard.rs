@@ -12,8 +12,7 @@
 
 use std::time::Duration;
 
-use pagemirror_linux::Control;
-use pagemirror_registration::Options;
+use pagemirror::{Control, Options};
 
 use crate::stress::report::Outcome;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pagemirror_core::addr::PageRange;
+use pagemirror::PageRange;
 
 use super::device::{Object, Piece};
 use super::generations::Generations;

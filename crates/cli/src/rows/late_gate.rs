@@ -1,8 +1,7 @@
 //! The control `read-then-invalidate`: a pump that reads first and raises the gate afterwards. The kernel lets the caller
 //! go by that read, so a caller on the same processor may use its new mapping before anything was revoked.
 
-use pagemirror_linux::Control;
-use pagemirror_registration::Options;
+use pagemirror::{Control, Options};
 
 use crate::stress::report::Outcome;
 

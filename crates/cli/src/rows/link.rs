@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use pagemirror_registration::{Access, Options};
+use pagemirror::{Access, Options};
 
 use crate::stress::report::Outcome;
 

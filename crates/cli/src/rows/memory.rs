@@ -14,7 +14,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pagemirror_core::addr::{AddrError, PageRange, VirtAddr};
+use pagemirror::core::addr::AddrError;
+use pagemirror::{PageRange, VirtAddr};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 
 use super::oracle::{CHUNK, tag};

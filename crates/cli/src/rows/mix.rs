@@ -1,7 +1,6 @@
 //! `mix`: every mutator against every device thread.
 
-use pagemirror_io_uring::FixedBuffers;
-use pagemirror_registration::Lease;
+use pagemirror::{FixedBuffers, Lease};
 
 use crate::stress::report::Outcome;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pagemirror_registration::{Access, Registrar};
+use pagemirror::{Access, Registrar};
 
 use crate::stress::report::Outcome;
 

@@ -14,8 +14,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use pagemirror_linux::Control;
-use pagemirror_registration::Options;
+use pagemirror::{Control, Options};
 
 use crate::stress::report::Outcome;
 
@@ -31,7 +30,7 @@ use super::tally::Kind;
 /// Stale uses after which the control has shown enough.
 const SHOWN: u64 = 3;
 /// How long one waits for the other, or for every doubt to end, before it goes on without.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long T2 gives a weaker proof to end the doubt, while T1 is still at work.
 const WEAKER: Duration = Duration::from_millis(2);
 
@@ -118,6 +117,7 @@ impl Overlap<'_> {
         // ORDERING: Release pairs with the Acquire of T1, here and below.
         self.phase.store(GO, Ordering::Release);
         if !rig.spin_until(PATIENCE, || rig.is_in_doubt(expanse.last())) {
+            self.cut_short("the large discard was not announced");
             return Ok(());
         }
         expanse.begin_change();
@@ -130,9 +130,19 @@ impl Overlap<'_> {
         // From here on T1 may take the page away at any moment: that is a change under way.
         expanse.begin_change();
         let lease = device.send(expanse.piece(), None);
-        rig.nap_until(PATIENCE, || self.phase.load(Ordering::Acquire) == RETURNED);
+        if !rig.nap_until(PATIENCE, || self.phase.load(Ordering::Acquire) == RETURNED) {
+            self.cut_short("the large discard did not return");
+            return Ok(());
+        }
         expanse.finish_change();
         device.send(expanse.piece(), lease);
         Ok(())
+    }
+
+    /// T1 is still at work: nothing can be said of this round. At the end of the row that is nothing unusual.
+    fn cut_short(&self, what: &str) {
+        if self.rig.runs() {
+            self.rig.tally.halt(format!("{what} within {PATIENCE:?}"));
+        }
     }
 }

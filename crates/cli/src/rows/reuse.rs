@@ -11,8 +11,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use pagemirror_linux::Control;
-use pagemirror_registration::{Freshness, Options};
+use pagemirror::{Control, Freshness, Options};
 
 use crate::stress::report::Outcome;
 

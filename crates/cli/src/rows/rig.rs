@@ -5,11 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pagemirror_core::addr::PageRange;
-use pagemirror_core::source::{Source, Watched};
-use pagemirror_io_uring::FixedBuffers;
-use pagemirror_linux::{Config, Control, Userfault};
-use pagemirror_registration::{Options, RegistrationCache, Stats, WaitCause};
+use pagemirror::{
+    Config, Control, FixedBuffers, Options, PageRange, RegistrationCache, Source, Stats, Userfault, WaitCause, Watched,
+};
 
 use crate::stress::report::{CacheFigures, Outcome, RowReport, Told, WaitFigures};
 
@@ -140,6 +138,9 @@ impl Rig {
 
     /// The row's report. Every lease and use has been given back.
     pub(crate) fn report(&self, row: RowName, note: Option<String>) -> Outcome {
+        if let Some(lacking) = self.tally.lacking() {
+            return Outcome::Unsupported(lacking);
+        }
         let stats = self.cache.stats();
         if let Some(cause) = stats.lost {
             self.tally.finding(format!("coherence was lost: {cause}"));
@@ -176,8 +177,9 @@ impl Rig {
 pub(crate) fn open_ring(lanes: usize, slots: u16) -> Result<(Ring, FixedBuffers), Unsupported> {
     let ring = Ring::new(lanes).map_err(|error| {
         Unsupported(format!(
-            "no io_uring could be made: {error}. It needs Linux 5.19 or later with CONFIG_IO_URING; where it is there and \
-             refused, look at the sysctl kernel.io_uring_disabled and, in a container, at its seccomp profile"
+            "no io_uring could be made: {error}. It needs Linux 5.19 or later with CONFIG_IO_URING. Where it is refused, look \
+             at the sysctl kernel.io_uring_disabled and, in a container, at its seccomp profile; where memory is lacking, raise \
+             RLIMIT_MEMLOCK (ulimit -l)"
         ))
     })?;
     let device = FixedBuffers::new(&*ring.lock(), slots).map_err(|error| Unsupported::because(&error))?;
@@ -238,7 +240,7 @@ fn figures(stats: &Stats) -> CacheFigures {
 
 fn waits(stats: &Stats) -> Vec<WaitFigures> {
     let microseconds = |wait: Duration| wait.as_nanos() as f64 / 1000.0;
-    let figures = |(cause, waits): (&WaitCause, &pagemirror_registration::Waits)| WaitFigures {
+    let figures = |(cause, waits): (&WaitCause, &pagemirror::Waits)| WaitFigures {
         cause: format!("{cause:?}").to_lowercase(),
         count: waits.count,
         p50_us: microseconds(waits.p50),

@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     invalidations: [AtomicU64; 6],
     examples: Mutex<Vec<String>>,
     findings: Mutex<Vec<String>>,
+    /// What the machine lacks, when that is why the row ended.
+    lacking: Mutex<Option<String>>,
     /// Something ended the row early.
     stopped: AtomicBool,
 }
@@ -114,6 +116,17 @@ impl Tally {
     pub(crate) fn halt(&self, text: impl Into<String>) {
         self.finding(text);
         self.stop();
+    }
+
+    /// The machine does not allow what the row needs: it is neither fine nor a finding.
+    pub(crate) fn lacks(&self, what: String) {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
+        self.stop();
+    }
+
+    /// What the machine lacks, if that is why the row ended.
+    pub(crate) fn lacking(&self) -> Option<String> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The row has shown what it is there to show.
