@@ -45,7 +45,6 @@ running-is-elsewhere          a_thread_that_computes_is_never_proven_and_is_when
 other-conventions-forgotten   discards::a_caller_by_another_convention_is_not_proven
 io-worker-is-a-thread         workers::a_discard_by_io_uring_is_not_taken_for_another_call
 any-worker-is-idle            workers::a_discard_by_io_uring_is_not_taken_for_another_call
-threads-listed-once           no_thread_is_missed_while_older_ones_end
 thread-number-of-own-namespace  the_calling_thread_is_known_under_another_namespace_s_proc
 "
 

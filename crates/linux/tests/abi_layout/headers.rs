@@ -142,15 +142,15 @@ fn the_installed_headers_agree() {
         Ok(theirs) => theirs,
         Err(why) => return skipped("the_installed_headers_agree", why),
     };
-    let mut compared = 0;
+    let mut lacking = 0;
     for (number, (_, expression, ours)) in facts.iter().enumerate() {
         match theirs.get(&number) {
-            Some(value) => {
-                assert_eq!(value, ours, "{expression}");
-                compared += 1;
-            }
-            None => skipped(expression, "the installed headers do not have it"),
+            Some(value) => assert_eq!(value, ours, "{expression}"),
+            None => lacking += 1,
         }
     }
-    println!("{compared} of {} agree with the installed headers", facts.len());
+    if lacking > 0 {
+        let why = format!("the installed headers lack {lacking} of {} facts; the others agree", facts.len());
+        skipped("the_installed_headers_agree, in part", why);
+    }
 }
