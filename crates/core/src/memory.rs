@@ -62,7 +62,7 @@ impl Slot {
     }
 }
 
-/// One place of the ring. `number` is twice the invalidation's number, plus [`FILLING`] while the fields change.
+/// One place of the ring. `number` is twice the invalidation's number, plus one while the fields change.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Entry {

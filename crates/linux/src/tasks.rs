@@ -17,7 +17,7 @@
 //!   `running` of every thread that could run, also of one that waits for a processor in the middle of a discard.
 //! - *kernel worker*: io_uring discards on threads that never run user code. They are listed among our threads, and what
 //!   the kernel says of their system call is what the thread that made them was in. One that is asleep in its own loop,
-//!   [between two requests](IDLE_WORKER), is elsewhere; any other proves nothing while it lives.
+//!   between two requests, is elsewhere; any other proves nothing while it lives.
 //!
 //! # Interleavings
 //! ```text
