@@ -49,7 +49,7 @@ use pagemirror_sync::atomic::{AtomicU64, Ordering, fence};
 use pagemirror_sync::{Mutex, hint, planted, thread};
 
 use crate::addr::PageRange;
-use crate::collision::{CollisionTracker, Conservative, InvalidationId, Token, Verdict};
+use crate::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
 use crate::memory::{EntryRead, HeapMemory, LogMemory, LogSize};
 use crate::wait::{Interrupted, Wait, WaitQueue};
 
@@ -107,8 +107,9 @@ impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
         self.parked.wake();
     }
 
-    fn read_begin(&self, range: PageRange, previous: Option<Verdict>, wait: &Wait<'_>) -> Result<Token, Interrupted> {
-        let slot = if previous == Some(Verdict::Outrun) { self.claim_reader(range) } else { None };
+    fn read_begin(&self, reader: &Reader, wait: &Wait<'_>) -> Result<Token, Interrupted> {
+        let range = reader.range;
+        let slot = if reader.previous == Some(Verdict::Outrun) { self.claim_reader(range) } else { None };
         let mut waited = false;
         loop {
             let looked_early = planted("slots-before-head").then(|| self.is_running(range));
@@ -116,7 +117,7 @@ impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
             let order = if planted("token-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             let number = self.memory.head().load(order);
             if !looked_early.unwrap_or_else(|| self.is_running(range)) || planted("no-wait") {
-                return Ok(Token { range, number, slot, waited });
+                return Ok(Token { range, number, slot, subscription: None, waited });
             }
             waited = true;
             // The deadline is looked at in each round: under a storm the condition may hold each time it is asked.

@@ -17,7 +17,7 @@ use std::fmt;
 use pagemirror_sync::{Arc, planted};
 
 use crate::addr::PageRange;
-use crate::collision::{CollisionTracker, InvalidationId, Token, Verdict};
+use crate::collision::{CollisionTracker, InvalidationId, Reader, Token, Verdict};
 use crate::doubt::DoubtSet;
 use crate::error::Error;
 use crate::gate::{Gate, LostCause};
@@ -117,12 +117,24 @@ impl<T: CollisionTracker> AddressSpace<T> {
         previous: Option<Verdict>,
         deadline: &Deadline<'_>,
     ) -> Result<Attempt<'_, T>, Error> {
+        self.read_begin_as(&Reader { previous, ..Reader::of(range) }, deadline)
+    }
+
+    /// As [`read_begin`](Self::read_begin), for a reader whom the tracker may know by a subscription.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocking
+    /// As there.
+    pub fn read_begin_as(&self, reader: &Reader, deadline: &Deadline<'_>) -> Result<Attempt<'_, T>, Error> {
+        let range = reader.range;
         let wait = Wait::new(deadline, &self.gate);
         let interrupted = |why| Error::interrupted(why, range, self.gate.lost());
         if self.gate.lost().is_some() {
             return Err(interrupted(crate::wait::Interrupted::Lost));
         }
-        let token = self.tracker.read_begin(range, previous, &wait).map_err(interrupted)?;
+        let token = self.tracker.read_begin(reader, &wait).map_err(interrupted)?;
         Ok(Attempt { space: self, token: Some(token) })
     }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
-use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Token, Verdict};
+use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
 use pagemirror_core::gate::Gate;
 use pagemirror_core::log::CollisionLog;
 use pagemirror_core::memory::LogSize;
@@ -94,7 +94,7 @@ impl Pair {
         let blocked = self.past.iter().any(blocks);
         let owned = self.attempts.iter().filter(|token| token.slot.is_some()).count();
         let expired = Deadline::after(Duration::ZERO);
-        match self.log.read_begin(range, previous, &Wait::new(&expired, &self.gate)) {
+        match self.log.read_begin(&Reader { previous, ..Reader::of(range) }, &Wait::new(&expired, &self.gate)) {
             Ok(token) => {
                 assert!(!blocked, "began to read {range} beside an invalidation that overlaps");
                 assert_eq!((token.range, token.number), (range, self.past.len() as u64));
