@@ -10,7 +10,8 @@ number-before-slot          begin_commit_against_start_end
 slots-before-head           begin_commit_against_start_end
 no-wait                     begin_commit_against_start_end
 token-relaxed               begin_commit_against_start_end
-slot-load-relaxed           begin_commit_against_start_end
+busy-load-relaxed           begin_commit_against_start_end
+free-load-relaxed           next_owner_of_a_slot_publishes_the_end_of_the_former
 clear-relaxed               begin_commit_against_start_end
 ends-forgotten              started_and_ended_between_snapshot_and_commit
 one-slot-per-thread         nested_invalidations

@@ -7,35 +7,39 @@
 //! invalidations, as long as a reader slot is free.
 //!
 //! # Steps
-//! An invalidation: **range into a running slot**, **number from the head**, **fill and publish the entry of that
-//! number**, mark the readers that were outrun before; then its callbacks; at the end clear the slot.
-//! A reader: **load the head** (the token), **then look at the running slots**; wait for those that overlap, and begin
+//! An invalidation: **range into a running slot, and the slot's busy bit**, **number from the head**, **fill and publish the
+//! entry of that number**, mark the readers that were outrun before; then its callbacks; at the end clear the bit.
+//! A reader: **load the head** (the token), **then look at the busy slots**; wait for those that overlap, and begin
 //! again with a new token; then ask whatever else it has to ask; read the page table; take the device lock; look at
 //! the entries newer than the token. Each of these orders is needed: the planted bugs swap them one by one.
 //!
 //! # Interleavings
 //! ```text
 //! reader                                    invalidation
-//! head: 4 (token)                           slot := range
-//! running slots: none overlaps              head := 5; entry 5 := range
+//! head: 4 (token)                           slot := range; busy
+//! busy slots: none overlaps                 head := 5; entry 5 := range
 //! [Required: an invalidation not seen in    (callbacks wait for the device lock)
 //!  the slots has a number above the token]
-//! read the page table                       clear the slot, the change is over
+//! read the page table                       clear the bit, the change is over
 //! lock; entries 5..: overlap, Hit
 //! ```
 //! That an invalidation starts *and ends* between the two looks is where a flag per range loses it: the flag is back
 //! at "valid". The number is not.
 //!
 //! # Orderings
-//! Slot and head are message passing: slot store (Release), head (Release) against token (Acquire), slot load
-//! (Acquire). No sequentially consistent access is needed. A reader slot against a running invalidation is a store
+//! Busy bits and head are message passing: set the bit (Release), head (Release) against token (Acquire), bits (Acquire).
+//! Bits are only ever changed by read-modify-writes, so whoever reads a later state of the word also sees what each change
+//! before it has published. A reader that loads the word before a slot changes hands and the range after it finds the next
+//! owner's range: hence Release and Acquire on the range as well, and Acquire where the next owner finds the slot free, so
+//! that with the range it sees the former owner's change. No sequentially consistent access is needed. A
+//! reader slot against a running invalidation is a store
 //! followed by a load on both sides, hence the two fences. The head is looked at with Relaxed at the commit, because the
 //! device lock orders it behind every callback that has run.
 //!
 //! # Checked by
 //! Loom: `begin_commit_against_start_end`, `overlap_chain`, `outrun_and_hit_field`, `nested_invalidations`, and the
 //! planted bugs `number-before-slot`, `slots-before-head`, `no-wait`, `one-slot-per-thread`, `token-relaxed`,
-//! `slot-load-relaxed`, `clear-relaxed`, `hit-without-fence`, `hit-against-zero`, `ends-forgotten`. Against an exact
+//! `busy-load-relaxed`, `free-load-relaxed`, `clear-relaxed`, `hit-without-fence`, `hit-against-zero`, `ends-forgotten`. Against an exact
 //! oracle: `tests/log_oracle.rs`.
 //!
 //! # Not covered
@@ -50,7 +54,7 @@ use pagemirror_sync::{Mutex, hint, planted, thread};
 
 use crate::addr::PageRange;
 use crate::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
-use crate::memory::{EntryRead, HeapMemory, LogMemory, LogSize};
+use crate::memory::{Entry, EntryRead, HeapMemory, LogMemory, LogSize, is_younger};
 use crate::wait::{Interrupted, Wait, WaitQueue};
 
 /// How often a reader looks at an entry that is not published yet before it answers `Outrun`. Publishing takes a few
@@ -77,6 +81,12 @@ impl CollisionLog {
     pub fn new(size: LogSize) -> Self {
         Self::over(HeapMemory::new(size))
     }
+
+    /// A log whose numbers go round in the sight of a test; see [`HeapMemory::starting_after`].
+    #[must_use]
+    pub fn starting_after(size: LogSize, number: u64) -> Self {
+        Self::over(HeapMemory::starting_after(size, number))
+    }
 }
 
 impl Default for CollisionLog {
@@ -91,8 +101,7 @@ impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
         let early = planted("number-before-slot").then(|| self.take_number());
         let slot = self.occupy(range);
         let number = early.unwrap_or_else(|| self.take_number());
-        let ring = self.memory.ring();
-        ring[number as usize % ring.len()].publish(number, range);
+        self.place(number).publish(number, range);
         drop(writing);
         self.hit_readers(range, number);
         InvalidationId { number, slot }
@@ -100,8 +109,8 @@ impl<M: LogMemory> CollisionTracker for CollisionLog<M> {
 
     fn end(&self, id: InvalidationId) {
         match id.slot {
-            Some(slot) => self.memory.running()[slot as usize].clear(),
-            // ORDERING: Release, as clearing a slot: it publishes that the change is over.
+            Some(slot) => self.vacate(slot),
+            // ORDERING: Release, as clearing a bit: it publishes that the change is over.
             None => drop(self.memory.overflow().fetch_sub(1, Ordering::Release)),
         }
         self.parked.wake();
@@ -172,28 +181,60 @@ impl<M: LogMemory> CollisionLog<M> {
 
     /// Puts `range` into a free running slot, or counts it as everything. Under the writers' lock.
     fn occupy(&self, range: PageRange) -> Option<u32> {
-        let running = self.memory.running();
-        let first = planted("one-slot-per-thread").then_some(0);
-        let Some(free) = first.or_else(|| running.iter().position(|slot| slot.range().is_none())) else {
-            // ORDERING: Release, as setting a slot. The second counter is a statistic.
+        let Some(free) = self.free_slot() else {
+            // ORDERING: Release, as setting a bit. The second counter is a statistic.
             self.memory.overflow().fetch_add(1, Ordering::Release);
             self.overflowed.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        running[free].set(range);
+        self.memory.running()[free].set(range);
+        // ORDERING: Release publishes the range to whoever sees the bit.
+        self.memory.busy()[free / 64].fetch_or(1 << (free % 64), Ordering::Release);
         Some(free as u32)
     }
 
+    fn free_slot(&self) -> Option<usize> {
+        if planted("one-slot-per-thread") {
+            return Some(0);
+        }
+        // ORDERING: Acquire pairs with the Release of `vacate`, so that our range publishes the former owner's change too:
+        // a reader that still saw the former bit set may find our range behind it, and goes on.
+        let order = if planted("free-load-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let free = |word: &AtomicU64| (!word.load(order)).trailing_zeros() as usize;
+        let busy = self.memory.busy().iter().enumerate();
+        let first = busy.map(|(at, word)| (at, free(word))).find(|(_, bit)| *bit < 64).map(|(at, bit)| at * 64 + bit);
+        first.filter(|slot| *slot < self.memory.running().len())
+    }
+
+    fn vacate(&self, slot: u32) {
+        // ORDERING: Release publishes the change that the invalidation announced, which is over now.
+        let order = if planted("clear-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.memory.busy()[slot as usize / 64].fetch_and(!(1 << (slot % 64)), order);
+    }
+
     fn take_number(&self) -> u64 {
-        // ORDERING: Release pairs with the token's Acquire: the slot of this number is visible to who counts it in.
-        self.memory.head().fetch_add(1, Ordering::Release) + 1
+        // ORDERING: Release pairs with the token's Acquire: the busy bit of this number is visible to who counts it in.
+        self.memory.head().fetch_add(1, Ordering::Release).wrapping_add(1)
     }
 
     /// Whether an invalidation that overlaps `range` runs. The caller has loaded the head before.
     fn is_running(&self, range: PageRange) -> bool {
-        // ORDERING: Acquire, as loading a slot.
-        self.memory.overflow().load(Ordering::Acquire) > 0
-            || self.memory.running().iter().any(|slot| slot.range().is_some_and(|running| running.overlaps(range)))
+        // ORDERING: Acquire pairs with the Release of `occupy` and of `vacate`; for the overflow likewise.
+        let order = if planted("busy-load-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        self.memory.busy().iter().enumerate().any(|(at, word)| self.any_overlaps(at * 64, word.load(order), range))
+            || self.memory.overflow().load(Ordering::Acquire) > 0
+    }
+
+    /// Whether one of the slots from `first` on whose bits are set stands for a part of `range`.
+    fn any_overlaps(&self, first: usize, mut bits: u64, range: PageRange) -> bool {
+        while bits != 0 {
+            let slot = &self.memory.running()[first + bits.trailing_zeros() as usize];
+            if slot.range().is_some_and(|running| running.overlaps(range)) {
+                return true;
+            }
+            bits &= bits - 1;
+        }
+        false
     }
 
     /// Raises the hit field of every outrun reader that overlaps.
@@ -209,8 +250,10 @@ impl<M: LogMemory> CollisionLog<M> {
         }
         for reader in self.memory.readers() {
             if reader.range.range().is_some_and(|reading| reading.overlaps(range)) {
-                // ORDERING: Release, and the device lock that the callbacks take next, order it before the commit.
-                reader.hit.fetch_max(number, Ordering::Release);
+                // ORDERING: Release, and the device lock that the callbacks take next, order it before the commit. A late
+                // writer finds a younger number there and leaves it.
+                let raise = |hit| is_younger(number, hit).then_some(number);
+                let _ = reader.hit.fetch_update(Ordering::Release, Ordering::Relaxed, raise);
             }
         }
     }
@@ -245,16 +288,17 @@ impl<M: LogMemory> CollisionLog<M> {
         // ORDERING: Acquire; the device lock orders it behind every callback that has run.
         let hit = self.memory.readers()[slot as usize].hit.load(Ordering::Acquire);
         let since = if planted("hit-against-zero") { 0 } else { token.number };
-        if hit > since { Verdict::Hit(self.range_of(hit)) } else { Verdict::Valid }
+        if is_younger(hit, since) { Verdict::Hit(self.range_of(hit)) } else { Verdict::Valid }
     }
 
     fn entries_since(&self, token: &Token) -> Verdict {
         // ORDERING: Relaxed; the device lock that our caller holds orders it behind every callback that has run.
         let head = self.memory.head().load(Ordering::Relaxed);
-        if head.wrapping_sub(token.number) > self.memory.ring().len() as u64 {
+        let newer = head.wrapping_sub(token.number);
+        if newer > self.memory.ring().len() as u64 {
             return Verdict::Outrun;
         }
-        for number in token.number + 1..=head {
+        for number in (1..=newer).map(|after| token.number.wrapping_add(after)) {
             match self.entry(number) {
                 EntryRead::Range(range) if range.overlaps(token.range) => return Verdict::Hit(Some(range)),
                 EntryRead::Range(_) => {}
@@ -264,10 +308,14 @@ impl<M: LogMemory> CollisionLog<M> {
         Verdict::Valid
     }
 
+    fn place(&self, number: u64) -> &Entry {
+        let ring = self.memory.ring();
+        &ring[number as usize & (ring.len() - 1)]
+    }
+
     /// The entry of `number`, after a bounded wait for its writer to publish it.
     fn entry(&self, number: u64) -> EntryRead {
-        let ring = self.memory.ring();
-        let entry = &ring[number as usize % ring.len()];
+        let entry = self.place(number);
         for spin in 0..PUBLISH_SPINS {
             match entry.read(number) {
                 EntryRead::NotYet if spin + 1 == PUBLISH_SPINS => {}

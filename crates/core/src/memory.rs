@@ -23,7 +23,15 @@ use crate::addr::PageRange;
 /// Set in an entry's number while its fields are being written.
 const FILLING: u64 = 1;
 
-/// A range that stands while something lasts: an invalidation that runs, a discard in doubt. Empty when `end` is zero.
+/// Whether invalidation number `one` is younger than `other`. Numbers count round in 63 bits (an entry's word holds one
+/// twice), so the younger is the one that is less than half a round ahead.
+#[inline]
+pub(crate) const fn is_younger(one: u64, other: u64) -> bool {
+    (one.wrapping_sub(other) << 1).cast_signed() > 0
+}
+
+/// A range that stands while something lasts: a discard in doubt, a reader that was outrun. Empty when `end` is zero.
+/// Of a running invalidation it holds the range alone: whether that runs is a bit of [`LogMemory::busy`].
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Slot {
@@ -43,22 +51,20 @@ impl Slot {
 
     /// Stands for nothing.
     pub fn clear(&self) {
-        // ORDERING: Release publishes the change that the invalidation announced, which is over now.
-        let order = if planted("clear-relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        // The end alone: from here on the slot may have its next owner, whose start a second store would overwrite.
-        self.end.store(0, order);
+        // ORDERING: Release, as in `set`. The end alone: from here on the slot may have its next owner, whose start a
+        // second store would overwrite.
+        self.end.store(0, Ordering::Release);
     }
 
     /// What it stands for. May be a mix of two ranges while it is being set; see [`set`](Self::set).
     #[inline]
     pub fn range(&self) -> Option<PageRange> {
         // ORDERING: Acquire pairs with the Release of `set` and `clear`.
-        let order = if planted("slot-load-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        let end = self.end.load(order);
+        let end = self.end.load(Ordering::Acquire);
         if end == 0 {
             return None;
         }
-        PageRange::from_words(self.start.load(order), end)
+        PageRange::from_words(self.start.load(Ordering::Acquire), end)
     }
 }
 
@@ -91,7 +97,7 @@ impl Entry {
         let current = self.number.load(Ordering::Relaxed);
         if planted("entry-without-claim") {
             // The planted bug: no claim, so that a writer that was lapped fills beside the one that lapped it.
-        } else if current & FILLING != 0 || current >= word {
+        } else if current & FILLING != 0 || !is_younger(number, current >> 1) {
             return false;
         } else if self.number.compare_exchange(current, word | FILLING, Ordering::Acquire, Ordering::Relaxed).is_err() {
             // ORDERING: Acquire keeps the fills below behind the claim.
@@ -116,7 +122,7 @@ impl Entry {
         // ORDERING: Acquire pairs with the Release that published.
         let first = self.number.load(Ordering::Acquire);
         if first != word {
-            return if first >> 1 > number { EntryRead::Overwritten } else { EntryRead::NotYet };
+            return if is_younger(first >> 1, number) { EntryRead::Overwritten } else { EntryRead::NotYet };
         }
         // ORDERING: Relaxed, between the two looks at the number.
         let (start, end) = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
@@ -147,9 +153,12 @@ pub trait LogMemory: Send + Sync + fmt::Debug {
     fn head(&self) -> &AtomicU64;
     /// Invalidations that run without a slot: each stands for everything.
     fn overflow(&self) -> &AtomicU64;
-    /// One slot for each invalidation that runs.
+    /// The range of each invalidation that runs, where its bit of [`busy`](Self::busy) is set.
     fn running(&self) -> &[Slot];
-    /// The newest invalidations, by number modulo the length.
+    /// A bit for each running slot, 64 in a word: set while the invalidation in it runs.
+    fn busy(&self) -> &[AtomicU64];
+    /// The newest invalidations, by number modulo the length. That is a power of two, so that the places go round together
+    /// with the numbers.
     fn ring(&self) -> &[Entry];
     /// Readers that were outrun.
     fn readers(&self) -> &[ReaderSlot];
@@ -160,7 +169,7 @@ pub trait LogMemory: Send + Sync + fmt::Debug {
 /// How many of each a log has.
 #[derive(Debug, Clone, Copy)]
 pub struct LogSize {
-    /// Invalidations remembered. An attempt that outlives more of them goes again through a reader slot.
+    /// Invalidations remembered, rounded up to a power of two. An attempt that outlives more of them goes again through a reader slot.
     pub ring: usize,
     /// Invalidations that run at once. One more stands for everything while it runs.
     pub running: usize,
@@ -183,6 +192,7 @@ pub struct HeapMemory {
     overflow: AtomicU64,
     readers_in_use: AtomicU64,
     running: Box<[Slot]>,
+    busy: Box<[AtomicU64]>,
     ring: Box<[Entry]>,
     readers: Box<[ReaderSlot]>,
 }
@@ -191,16 +201,28 @@ impl HeapMemory {
     /// Makes an empty log. A size of zero counts as one.
     #[must_use]
     pub fn new(size: LogSize) -> Self {
-        fn filled<T: Default>(len: usize) -> Box<[T]> {
-            (0..len.max(1)).map(|_| T::default()).collect()
+        Self::starting_after(size, 0)
+    }
+
+    /// Makes an empty log whose first invalidation has the number behind `number`. Numbers count round; a log that starts
+    /// just before they do shows what happens then, which in a log that starts at zero nobody lives to see.
+    #[must_use]
+    pub fn starting_after(size: LogSize, number: u64) -> Self {
+        fn filled<T>(len: usize, make: impl Fn() -> T) -> Box<[T]> {
+            (0..len.max(1)).map(|_| make()).collect()
         }
+        let running = filled(size.running, Slot::default);
         Self {
-            head: AtomicU64::new(0),
+            head: AtomicU64::new(number),
             overflow: AtomicU64::new(0),
             readers_in_use: AtomicU64::new(0),
-            running: filled(size.running),
-            ring: filled(size.ring),
-            readers: filled(size.readers),
+            busy: filled(running.len().div_ceil(64), || AtomicU64::new(0)),
+            running,
+            ring: filled(size.ring.next_power_of_two(), || Entry {
+                number: AtomicU64::new(number << 1),
+                ..Entry::default()
+            }),
+            readers: filled(size.readers, || ReaderSlot { hit: AtomicU64::new(number), ..ReaderSlot::default() }),
         }
     }
 }
@@ -214,6 +236,9 @@ impl LogMemory for HeapMemory {
     }
     fn running(&self) -> &[Slot] {
         &self.running
+    }
+    fn busy(&self) -> &[AtomicU64] {
+        &self.busy
     }
     fn ring(&self) -> &[Entry] {
         &self.ring
