@@ -4,4 +4,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod catalogue;
+mod cells;
+pub mod hull_seq;
+pub mod interval_seq;
+pub mod notifier_count;
 pub mod oracle;
+pub mod range_valid;
