@@ -6,6 +6,7 @@ use std::str::FromStr;
 pub use pagemirror_core::log::CollisionLog;
 
 use pagemirror_core::collision::CollisionTracker;
+use pagemirror_core::memory::LogSize;
 
 pub use crate::hull_seq::HullSeq;
 pub use crate::interval_seq::IntervalSeq;
@@ -56,19 +57,26 @@ impl TrackerName {
 
     /// The same, with a sequence that wraps round after a few invalidations.
     ///
-    /// `RangeValid` has no sequence. The number of the log cannot be chosen; what it shows is then what [`Self::build`]
-    /// shows.
+    /// `RangeValid` has no sequence, and is what [`Self::build`] makes.
     #[must_use]
     pub fn build_near_wrap(self) -> Box<dyn CollisionTracker> {
         let before = u64::MAX - BEFORE_WRAP;
         match self {
-            Self::RangeValid | Self::CollisionLog => self.build(),
+            Self::RangeValid => self.build(),
+            Self::CollisionLog => Box::new(CollisionLog::starting_after(log_size(), before)),
             Self::NotifierCount => Box::new(NotifierCount::starting_at(before)),
             Self::HullSeq => Box::new(HullSeq::starting_at(before)),
             // Two numbers for each period.
             Self::IntervalSeq => Box::new(IntervalSeq::starting_at(before - BEFORE_WRAP)),
         }
     }
+}
+
+/// The size of the log: what the library ships, or, under a model checker, which counts every word, room for what a
+/// scenario has.
+#[must_use]
+pub fn log_size() -> LogSize {
+    if cfg!(any(loom, shuttle)) { LogSize { ring: 4, running: 2, readers: 1 } } else { LogSize::default() }
 }
 
 /// Runs generic code with the tracker of a name, made once for each type: nothing is called through a pointer.
@@ -106,7 +114,7 @@ macro_rules! with_tracker {
                 $body
             }
             $crate::catalogue::TrackerName::CollisionLog => {
-                let $tracker = <$crate::catalogue::CollisionLog as ::core::default::Default>::default();
+                let $tracker = $crate::catalogue::CollisionLog::new($crate::catalogue::log_size());
                 $body
             }
         }
