@@ -4,6 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
 
+pub(crate) mod check;
+
 use crate::rows::catalogue::RowName;
 
 /// The most threads that a row can be asked for.
@@ -23,8 +25,11 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Stress(StressArgs),
+    Check(check::CheckArgs),
     #[command(hide = true)]
     StressRow(RowArgs),
+    #[command(hide = true)]
+    CheckChild(check::CheckChildArgs),
 }
 
 /// Try to make io_uring fixed buffers send a stale byte, on real memory.

@@ -1,8 +1,10 @@
 //! The `pagemirror` program.
 //!
-//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own.
+//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
+//! what `pagemirror_lab::check` finds.
 
 mod args;
+mod check;
 mod rows;
 mod stress;
 
@@ -15,5 +17,7 @@ fn main() -> ExitCode {
     match Args::parse().command {
         Command::Stress(options) => stress::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::CheckChild(options) => check::run_child(&options),
     }
 }

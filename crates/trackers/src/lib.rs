@@ -6,8 +6,11 @@
 
 pub mod catalogue;
 mod cells;
+pub mod engine;
 pub mod hull_seq;
 pub mod interval_seq;
 pub mod notifier_count;
 pub mod oracle;
 pub mod range_valid;
+pub mod scenario;
+pub mod steps;

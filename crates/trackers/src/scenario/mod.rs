@@ -1,0 +1,138 @@
+//! What every tracker has to stand, written once for all trackers and all engines.
+//!
+//! `world` has what they share, `judge` knows what really happened, `make` says what each tracker promises. The bodies are
+//! in `attempts`, `precision`, `ranges` and `waits`; [`SCENARIOS`] names them.
+//!
+//! # Not covered
+//! Deadlines under a model, which has no clock: a cancellation stands for them there.
+
+mod attempts;
+mod judge;
+mod make;
+mod precision;
+mod ranges;
+mod waits;
+mod world;
+
+use std::fmt;
+
+use make::{Make, counts, is_exact, lets_others_read};
+
+use crate::catalogue::TrackerName;
+use crate::engine::{self, Budget, Count, Explored};
+
+/// Something that can happen to a tracker.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows, in one line.
+    pub shows: &'static str,
+    /// How many switches that no thread asked for loom explores: as many as about a second allows. `None` is all.
+    pub preemptions: Option<usize>,
+    /// Whether an invalidation may start *and end* between a reader's snapshot and its commit. There the 2019 design
+    /// installs what is stale, and the check must find it.
+    pub forgettable: bool,
+    applies: fn(TrackerName) -> bool,
+    body: fn(&Make),
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scenario").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Scenario {
+    /// The scenario of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Whether the tracker promises what the scenario asks.
+    #[must_use]
+    pub fn applies_to(&self, tracker: TrackerName) -> bool {
+        (self.applies)(tracker)
+    }
+
+    /// Runs it on `tracker` under this build's engine.
+    ///
+    /// # Panics
+    /// When there is a finding.
+    pub fn explore(&'static self, tracker: TrackerName, budget: Budget, count: &Count) -> Explored {
+        let make = Make { tracker, near_wrap: false };
+        engine::explore(self.preemptions, budget, count, move || (self.body)(&make))
+    }
+}
+
+fn all(_tracker: TrackerName) -> bool {
+    true
+}
+
+/// A forgettable scenario for every tracker.
+const fn forgettable(name: &'static str, shows: &'static str, preemptions: usize, body: fn(&Make)) -> Scenario {
+    Scenario { name, shows, preemptions: Some(preemptions), forgettable: true, applies: all, body }
+}
+
+/// A scenario for every tracker in which no invalidation ends unseen.
+const fn lasting(name: &'static str, shows: &'static str, preemptions: usize, body: fn(&Make)) -> Scenario {
+    Scenario { forgettable: false, ..forgettable(name, shows, preemptions, body) }
+}
+
+impl Scenario {
+    /// Only for the trackers that promise it.
+    const fn only(self, applies: fn(TrackerName) -> bool) -> Self {
+        Self { applies, ..self }
+    }
+}
+
+/// All of them, the ones that say most first.
+pub static SCENARIOS: &[Scenario] = &[
+    forgettable(
+        "aba",
+        "an invalidation that starts and ends between snapshot and commit is not forgotten",
+        3,
+        attempts::aba,
+    ),
+    lasting("start", "an attempt beside the start of an invalidation", 4, attempts::start),
+    forgettable("begin-commit", "attempts until one is installed, beside two invalidations", 3, attempts::begin_commit),
+    forgettable(
+        "chain",
+        "two overlapping invalidations: that one ends does not make the range quiet",
+        2,
+        attempts::chain,
+    ),
+    lasting("chain-running", "the same, and one of them outlives the attempt", 2, attempts::chain_running),
+    lasting("nested", "one thread holds two; the inner one does not end the outer one", 3, attempts::nested),
+    lasting("first-page", "an invalidation that overlaps only the first page", 3, attempts::first_page),
+    lasting("last-page", "an invalidation that overlaps only the last page", 3, attempts::last_page),
+    lasting(
+        "refused-start",
+        "taking back a refused start does not end another invalidation",
+        2,
+        attempts::refused_start,
+    ),
+    forgettable("two-devices", "two tables with a lock each on one address space", 2, attempts::two_devices),
+    forgettable("after-outrun", "a reader that was outrun gets the exact answer", 3, attempts::after_outrun),
+    forgettable("wrap", "the number wraps between token and commit", 3, attempts::wrap).only(counts),
+    lasting("insert", "a range is made known while an invalidation of it runs", 3, ranges::insert),
+    lasting("insert-beside-start", "a range is made known beside the start of one", 3, ranges::insert_beside_start),
+    lasting("remove", "a range is forgotten while an invalidation of it runs", 3, ranges::remove),
+    lasting("remove-at-once", "the same without waiting", 3, ranges::remove_at_once),
+    lasting("two-readers", "two readers under one known range", 2, ranges::two_readers),
+    lasting(
+        "elsewhere-running",
+        "an invalidation elsewhere keeps nobody from reading",
+        3,
+        precision::elsewhere_running,
+    )
+    .only(lets_others_read),
+    lasting("elsewhere-ended", "invalidations that end elsewhere make nobody go round", 2, precision::elsewhere_ended)
+        .only(is_exact),
+    lasting("neighbours", "an invalidation that only touches the range is no overlap", 2, precision::neighbours)
+        .only(is_exact),
+    lasting("woken", "the end wakes everybody who waits, and is no collision for them", 2, waits::woken),
+    lasting("woken-into-the-next", "who was woken finds the next invalidation", 3, waits::woken_into_the_next),
+    lasting("timeout", "a wait ends by its deadline, and leaves nothing behind", 3, waits::timeout),
+    lasting("released", "the end of the address space wakes who waits", 3, waits::released),
+];
