@@ -97,6 +97,13 @@ pub(crate) enum Outcome {
     GaveUp,
 }
 
+impl Outcome {
+    /// Whether the reader was neither kept waiting nor hit. A tracker that says that it no longer knows has not hit it.
+    pub(crate) fn is_undisturbed(self) -> bool {
+        matches!(self, Self::Installed | Self::Collided(Verdict::Outrun))
+    }
+}
+
 /// How long a reader waits for running invalidations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
@@ -248,7 +255,8 @@ impl World {
         let Reading { begun, range, .. } = *reading;
         let asked = Asked { device, range, begun, seen, verdict };
         if let Some(wrong) = self.judge.wrong(&asked, self.exact) {
-            violation(format_args!("{verdict:?}: {wrong}"));
+            let said = if verdict == Verdict::Valid { "Valid" } else { "Hit" };
+            violation(format_args!("{said}: {wrong}"));
         }
         step(|| match verdict {
             Verdict::Valid => format!("Valid: install page {seen}"),
