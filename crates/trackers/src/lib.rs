@@ -11,6 +11,7 @@ pub mod hull_seq;
 pub mod interval_seq;
 pub mod notifier_count;
 pub mod oracle;
+pub mod planted;
 pub mod range_valid;
 pub mod scenario;
 pub mod steps;
