@@ -131,7 +131,12 @@ pub static SCENARIOS: &[Scenario] = &[
         .only(is_exact),
     lasting("neighbours", "an invalidation that only touches the range is no overlap", 2, precision::neighbours)
         .only(is_exact),
-    lasting("woken", "the end wakes everybody who waits, and is no collision for them", 2, waits::woken),
+    lasting(
+        "woken",
+        "the end wakes everybody who waits, and an exact tracker does not count it as a collision",
+        2,
+        waits::woken,
+    ),
     lasting("woken-into-the-next", "who was woken finds the next invalidation", 3, waits::woken_into_the_next),
     lasting("timeout", "a wait ends by its deadline, and leaves nothing behind", 3, waits::timeout),
     lasting("released", "the end of the address space wakes who waits", 3, waits::released),
