@@ -1,5 +1,6 @@
 //! `pagemirror check`: the model checks of every tracker, shown.
 
+mod planted;
 mod print;
 mod progress;
 
@@ -30,6 +31,9 @@ struct Run<'a> {
 
 /// Runs `pagemirror check`.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    if let Some(bugs) = args.planted() {
+        return planted::run(&bugs, args).into();
+    }
     let cases = args.selection().cases();
     if cases.is_empty() {
         eprintln!("pagemirror: none of the trackers chosen promises what the scenarios chosen ask: choose others");

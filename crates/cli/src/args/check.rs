@@ -1,7 +1,9 @@
 //! The arguments of `check`.
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use pagemirror_lab::check::{Engine, Selection, TrackerName, scenarios, trackers};
+use pagemirror_lab::check::{Bug, Engine, Selection, TrackerName, bugs, scenarios, trackers};
 
 /// Check every collision tracker with two model checkers and on real threads.
 ///
@@ -29,11 +31,23 @@ pub(crate) struct CheckArgs {
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show that the checks can fail: plant each bug, or this one, and hunt it with both checkers. Needs a build with
+    /// RUSTFLAGS="--cfg pagemirror_planted"
+    #[arg(long, value_name = "BUG", num_args = 0..=1, value_parser = bug_names(), conflicts_with_all = ["trackers", "scenarios", "engines"])]
+    planted: Option<Option<Bug>>,
+    /// Write the table of planted bugs to this file, as it stands in docs/planted-bugs.md
+    #[arg(long, value_name = "FILE", requires = "planted")]
+    pub(crate) markdown: Option<PathBuf>,
 }
 
 impl CheckArgs {
     pub(crate) fn selection(&self) -> Selection {
         Selection { trackers: self.trackers.clone(), scenarios: self.scenarios.clone(), engines: self.engines.clone() }
+    }
+
+    /// The bugs to hunt, if that is what was asked for.
+    pub(crate) fn planted(&self) -> Option<Vec<Bug>> {
+        self.planted.map(|one| one.map_or_else(bugs, |bug| vec![bug]))
     }
 }
 
@@ -56,6 +70,14 @@ fn tracker_names() -> impl TypedValueParser<Value = TrackerName> {
 fn scenario_names() -> impl TypedValueParser<Value = String> {
     let named = |(name, shows): (&'static str, &'static str)| PossibleValue::new(name).help(shows);
     PossibleValuesParser::new(scenarios().into_iter().map(named))
+}
+
+fn bug_names() -> impl TypedValueParser<Value = Bug> {
+    let named = |bug: Bug| PossibleValue::new(bug.name).hide(true);
+    let find = |name: String| {
+        bugs().into_iter().find(|bug| bug.name == name).ok_or_else(|| format!("no bug is named {name:?}"))
+    };
+    PossibleValuesParser::new(bugs().into_iter().map(named)).try_map(find)
 }
 
 fn engine_names() -> impl TypedValueParser<Value = Engine> {

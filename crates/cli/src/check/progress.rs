@@ -28,6 +28,12 @@ impl Bar {
         self.bar.set_message(format!("{tracker} {scenario} {engine} {executions}"));
     }
 
+    /// One more is done.
+    pub(super) fn one_more(&self, what: &str) {
+        self.bar.inc(1);
+        self.bar.set_message(what.to_owned());
+    }
+
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
