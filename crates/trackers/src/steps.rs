@@ -12,6 +12,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use pagemirror_core::addr::{MIN_PAGE, PageRange};
+
 /// Whether this build records.
 const RECORDS: bool = cfg!(any(loom, shuttle));
 
@@ -122,4 +124,9 @@ fn record(text: String, wrong: bool) {
 #[must_use]
 pub fn recorded() -> Vec<Step> {
     RECORD.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A range by its page numbers, which are smaller than addresses.
+pub(crate) fn named(range: PageRange) -> String {
+    format!("pages {}..{}", range.start().get() / MIN_PAGE, range.end().get() / MIN_PAGE)
 }

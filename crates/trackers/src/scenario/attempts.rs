@@ -82,6 +82,18 @@ pub(crate) fn chain_running(make: &Make) {
     world.assert_quiet();
 }
 
+/// Two invalidations of two threads, one of them elsewhere, which may take the place in the tracker that the other has just
+/// left. Whoever finds it there also finds what the former one has changed.
+pub(crate) fn handed_over(make: &Make) {
+    let world = World::new(make);
+    let former = world.beside(Actor::invalidate(1), |world| world.invalidate(here()));
+    let next = world.beside(Actor::invalidate(2), |world| world.invalidate(elsewhere()));
+    world.attempt(0, &Reader::of(here()), Patience::Waits);
+    join(former);
+    join(next);
+    world.assert_quiet();
+}
+
 /// One thread holds two: the inner one, which is elsewhere, must neither take the place of the outer one nor end it.
 pub(crate) fn nested(make: &Make) {
     let world = World::new(make);

@@ -11,11 +11,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pagemirror_core::addr::{MIN_PAGE, PageRange};
+use pagemirror_core::addr::PageRange;
 use pagemirror_core::collision::Verdict;
 
 use super::world::here;
-use crate::steps::{self, Actor};
+use crate::steps::{self, Actor, named};
 
 /// The devices that a scenario can have.
 pub(crate) const DEVICES: usize = 2;
@@ -124,6 +124,12 @@ impl Judge {
         ledger.started[entry.0].ending = Some(now);
     }
 
+    /// Whether an invalidation that overlaps `range` has started and has not begun to end.
+    pub(crate) fn is_running(&self, range: PageRange) -> bool {
+        let runs = |started: &Started| started.started.is_some() && started.ending.is_none();
+        self.ledger().started.iter().any(|started| started.range.overlaps(range) && runs(started))
+    }
+
     /// What is wrong with a verdict, if anything. Asked under the device lock, when the verdict was given.
     ///
     /// `Valid` is wrong when the device has already heard of an overlapping invalidation that had not begun to end when
@@ -187,9 +193,4 @@ impl Started {
     fn may_hit(&self, asked: &Asked) -> bool {
         cfg!(loom) || self.started.is_none_or(|over| over > asked.begun.called)
     }
-}
-
-/// A range by its page numbers, which are smaller than addresses.
-pub(crate) fn named(range: PageRange) -> String {
-    format!("pages {}..{}", range.start().get() / MIN_PAGE, range.end().get() / MIN_PAGE)
 }

@@ -37,6 +37,11 @@ pub(crate) fn lets_others_read(tracker: TrackerName) -> bool {
     tracker != TrackerName::NotifierCount
 }
 
+/// Forgetting a range waits for the invalidations that have hit it.
+pub(crate) fn removal_waits(tracker: TrackerName) -> bool {
+    tracker == TrackerName::IntervalSeq
+}
+
 /// Has a number that grows with invalidations, so that it wraps one day.
 pub(crate) fn counts(tracker: TrackerName) -> bool {
     tracker != TrackerName::RangeValid

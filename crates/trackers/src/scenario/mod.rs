@@ -16,7 +16,7 @@ mod world;
 
 use std::fmt;
 
-use make::{Make, counts, is_exact, lets_others_read};
+use make::{Make, counts, is_exact, lets_others_read, removal_waits};
 
 use crate::catalogue::TrackerName;
 use crate::engine::{self, Budget, Count, Explored};
@@ -87,56 +87,32 @@ impl Scenario {
 }
 
 /// All of them, the ones that say most first.
+#[rustfmt::skip] // one line each
 pub static SCENARIOS: &[Scenario] = &[
-    forgettable(
-        "aba",
-        "an invalidation that starts and ends between snapshot and commit is not forgotten",
-        3,
-        attempts::aba,
-    ),
+    forgettable("aba", "an invalidation that starts and ends between snapshot and commit is not forgotten", 3, attempts::aba),
     lasting("start", "an attempt beside the start of an invalidation", 4, attempts::start),
     forgettable("begin-commit", "attempts until one is installed, beside two invalidations", 3, attempts::begin_commit),
-    forgettable(
-        "chain",
-        "two overlapping invalidations: that one ends does not make the range quiet",
-        2,
-        attempts::chain,
-    ),
-    lasting("chain-running", "the same, and one of them outlives the attempt", 2, attempts::chain_running),
-    lasting("nested", "one thread holds two; the inner one does not end the outer one", 3, attempts::nested),
+    forgettable("chain", "of two overlapping invalidations one ends, and the range is not quiet", 2, attempts::chain),
+    lasting("chain-running", "the same, and the other outlives the attempt", 2, attempts::chain_running),
+    lasting("nested", "one thread holds two, and the inner one does not end the outer one", 3, attempts::nested),
+    forgettable("handed-over", "one invalidation takes the place that another has just left", 3, attempts::handed_over),
     lasting("first-page", "an invalidation that overlaps only the first page", 3, attempts::first_page),
     lasting("last-page", "an invalidation that overlaps only the last page", 3, attempts::last_page),
-    lasting(
-        "refused-start",
-        "taking back a refused start does not end another invalidation",
-        2,
-        attempts::refused_start,
-    ),
+    lasting("refused-start", "taking back a refused start does not end another invalidation", 2, attempts::refused_start),
     forgettable("two-devices", "two tables with a lock each on one address space", 2, attempts::two_devices),
     forgettable("after-outrun", "a reader that was outrun gets the exact answer", 3, attempts::after_outrun),
     forgettable("wrap", "the number wraps between token and commit", 3, attempts::wrap).only(counts),
     lasting("insert", "a range is made known while an invalidation of it runs", 3, ranges::insert),
     lasting("insert-beside-start", "a range is made known beside the start of one", 3, ranges::insert_beside_start),
+    lasting("insert-put-off", "a range that was made known while another was hit is known later", 3, ranges::insert_put_off),
     lasting("remove", "a range is forgotten while an invalidation of it runs", 3, ranges::remove),
     lasting("remove-at-once", "the same without waiting", 3, ranges::remove_at_once),
+    lasting("remove-waits", "forgetting a range waits for what has hit it", 3, ranges::remove_waits).only(removal_waits),
     lasting("two-readers", "two readers under one known range", 2, ranges::two_readers),
-    lasting(
-        "elsewhere-running",
-        "an invalidation elsewhere keeps nobody from reading",
-        3,
-        precision::elsewhere_running,
-    )
-    .only(lets_others_read),
-    lasting("elsewhere-ended", "invalidations that end elsewhere make nobody go round", 2, precision::elsewhere_ended)
-        .only(is_exact),
-    lasting("neighbours", "an invalidation that only touches the range is no overlap", 2, precision::neighbours)
-        .only(is_exact),
-    lasting(
-        "woken",
-        "the end wakes everybody who waits, and an exact tracker does not count it as a collision",
-        2,
-        waits::woken,
-    ),
+    lasting("elsewhere-running", "an invalidation elsewhere keeps nobody from reading", 3, precision::elsewhere_running).only(lets_others_read),
+    lasting("elsewhere-ended", "invalidations that end elsewhere make nobody go round", 2, precision::elsewhere_ended).only(is_exact),
+    lasting("neighbours", "an invalidation that only touches the range is no overlap", 2, precision::neighbours).only(is_exact),
+    lasting("woken", "the end wakes everybody who waits; for an exact tracker it is no collision", 2, waits::woken),
     lasting("woken-into-the-next", "who was woken finds the next invalidation", 3, waits::woken_into_the_next),
     lasting("timeout", "a wait ends by its deadline, and leaves nothing behind", 3, waits::timeout),
     lasting("released", "the end of the address space wakes who waits", 3, waits::released),

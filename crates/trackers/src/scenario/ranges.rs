@@ -5,10 +5,9 @@ use pagemirror_core::collision::{CollisionTracker, Reader, SubscriptionId};
 use pagemirror_core::wait::{CancelToken, Deadline, Wait};
 use pagemirror_sync::Arc;
 
-use super::judge::named;
 use super::make::Make;
 use super::world::{LONG, Outcome, Patience, World, elsewhere, here, join, require};
-use crate::steps::{self, Actor, step};
+use crate::steps::{self, Actor, named, step};
 
 /// A range that the tracker may know; those that keep no ranges know nobody.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +88,41 @@ pub(crate) fn insert_beside_start(make: &Make) {
     drop(running);
     steps::act_as(Actor::fault(1));
     known.unsubscribe(&world);
+    world.assert_quiet();
+}
+
+/// A range is made known while an invalidation runs over another known range, which is when a tracker may put it off. Once
+/// that has ended, the range is known: the next invalidation reaches it.
+pub(crate) fn insert_put_off(make: &Make) {
+    let world = World::new(make);
+    let other = Known::subscribe(&world, elsewhere());
+    let running = world.start(elsewhere());
+    let known = Known::subscribe(&world, here());
+    drop(running);
+    let reader = world.beside(Actor::fault(1), move |world| known.attempt(world, Patience::Never));
+    steps::act_as(Actor::invalidate(1));
+    let running = world.start(here());
+    world.change();
+    join(reader);
+    drop(running);
+    steps::act_as(Actor::fault(1));
+    known.unsubscribe(&world);
+    other.unsubscribe(&world);
+    world.assert_quiet();
+}
+
+/// Forgetting a range waits for the invalidations that have hit it, where the tracker promises that.
+pub(crate) fn remove_waits(make: &Make) {
+    let world = World::new(make);
+    let known = Known::subscribe(&world, here());
+    let running = world.start(here());
+    let remover = world.beside(Actor::fault(1), move |world| {
+        known.unsubscribe(world);
+        require(!world.is_running(here()), "the range is forgotten, but an invalidation that has hit it still runs");
+    });
+    world.change();
+    drop(running);
+    join(remover);
     world.assert_quiet();
 }
 

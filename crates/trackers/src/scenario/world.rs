@@ -15,9 +15,9 @@ use pagemirror_sync::Arc;
 use pagemirror_sync::atomic::{AtomicU64, Ordering};
 use pagemirror_sync::thread::{self, JoinHandle};
 
-use super::judge::{Asked, Begun, Entry, Judge, named};
+use super::judge::{Asked, Begun, Entry, Judge};
 use super::make::Make;
-use crate::steps::{self, Actor, step};
+use crate::steps::{self, Actor, named, step};
 
 /// Longer than any wait of a scenario on real threads; a model has no clock.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
@@ -192,6 +192,11 @@ impl World {
         let inner = self.space.invalidate_start(range, Event::Requested);
         self.judge.started(entry);
         Running { world: self, entry, range, inner: Some(inner) }
+    }
+
+    /// Whether an invalidation that overlaps `range` has started and has not begun to end.
+    pub(crate) fn is_running(&self, range: PageRange) -> bool {
+        self.judge.is_running(range)
     }
 
     /// Another page lies at [`here`] from now on: what an invalidation announces.
