@@ -46,11 +46,13 @@
 //! # Checked by
 //! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
 
-use pagemirror_core::addr::PageRange;
+use pagemirror_core::addr::{MIN_PAGE, PageRange};
 use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
 use pagemirror_core::wait::{Interrupted, Wait, WaitQueue};
 use pagemirror_sync::atomic::{AtomicU64, Ordering};
 use pagemirror_sync::{Mutex, planted};
+
+use crate::steps::step;
 
 /// The sequence and the hull. See the module's text.
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl HullSeq {
             end = end.max(self.hull_end.load(Ordering::Relaxed));
         }
         self.set_hull(start, end);
+        step(|| format!("hull = pages {}..{}", start / MIN_PAGE, end / MIN_PAGE));
     }
 
     fn set_hull(&self, start: u64, end: u64) {
@@ -111,6 +114,7 @@ impl HullSeq {
         // table after this sees the change.
         let next = self.sequence.load(Ordering::Relaxed).wrapping_add(1);
         self.sequence.store(next, Ordering::Release);
+        step(|| format!("sequence = {next}"));
     }
 
     /// Counts one out. Under the writers' lock.
@@ -118,6 +122,7 @@ impl HullSeq {
         // ORDERING: Relaxed load, writers hold the lock. Release: the sequence was moved before.
         let rest = self.in_progress.load(Ordering::Relaxed).saturating_sub(1);
         self.in_progress.store(rest, Ordering::Release);
+        step(|| format!("in progress = {rest}"));
         if rest > 0 && planted("hull-seq-shrunk-early") {
             self.set_hull(0, 0);
         }
@@ -142,6 +147,7 @@ impl CollisionTracker for HullSeq {
         self.widen(range, running == 0);
         // ORDERING: Release, so that a reader who waits finds the hull; the device lock carries it to who commits.
         self.in_progress.store(running + 1, Ordering::Release);
+        step(|| format!("in progress = {}", running + 1));
         drop(writing);
         InvalidationId { number, slot: None }
     }
@@ -176,9 +182,11 @@ impl CollisionTracker for HullSeq {
             // ORDERING: Acquire pairs with the Release of `move_sequence`: the changes of all that have ended are seen.
             let number = self.sequence.load(Ordering::Acquire);
             if !self.is_in_hull(range) {
+                step(|| format!("token {number}: nothing is in progress around the range"));
                 return Ok(Token { range, number, slot: None, subscription: None, waited });
             }
             waited = true;
+            step(|| "in the hull: wait".into());
             // The deadline is looked at in each round: under a storm the condition may hold each time it is asked.
             self.parked.wait(wait, || !self.is_in_hull(range)).and_then(|()| wait.check())?;
         }
@@ -196,6 +204,7 @@ impl CollisionTracker for HullSeq {
         } else {
             now != token.number
         };
+        step(|| format!("in the hull: {in_hull}; token {}, sequence == {now}", token.number));
         if in_hull || moved { Verdict::Hit(None) } else { Verdict::Valid }
     }
 

@@ -62,6 +62,7 @@ use pagemirror_sync::{Mutex, planted};
 
 use self::book::{Book, Exclusion, Removal, Spare, is_odd};
 use crate::cells::Cells;
+use crate::steps::step;
 
 /// Where the kernel's sequence begins. Even, and not zero, so that a fresh subscription's odd number is a small one.
 const FIRST_SEQ: u64 = 2;
@@ -100,6 +101,7 @@ impl IntervalSeq {
     /// Opens an odd period, or joins the one that is open. Under the lock.
     fn exclude(&self, book: &mut Book) {
         book.seq |= 1;
+        step(|| format!("sequence = {}", book.seq));
         // ORDERING: Relaxed; nobody waits for it to become odd.
         self.released.store(book.seq, Ordering::Relaxed);
     }
@@ -153,6 +155,7 @@ impl IntervalSeq {
             Exclusion::Full => (book.defer_insert(range), book.seq),
         };
         self.set_cell(at, seq);
+        step(|| format!("subscription {at} inserted: its sequence = {seq}"));
         at
     }
 
@@ -178,6 +181,7 @@ impl IntervalSeq {
 
     fn begin_at(&self, at: u32, wait: &Wait<'_>) -> Result<(u64, bool), Interrupted> {
         let (seq, invalidating) = self.look(at);
+        step(|| if invalidating { format!("token {seq}: the period is open, wait") } else { format!("token {seq}") });
         if invalidating {
             // No second look: if it was hit again meanwhile, the commit says so, and the caller bounds the whole.
             self.wait_released(seq, wait)?;
@@ -207,6 +211,7 @@ impl CollisionTracker for IntervalSeq {
             hit = true;
             if !planted("interval-seq-sequence-not-set") {
                 self.set_cell(at, period);
+                step(|| format!("subscription {at}: sequence = {period}"));
             }
         });
         if hit {
@@ -227,6 +232,7 @@ impl CollisionTracker for IntervalSeq {
         book.apply_deferred();
         // ORDERING: Release pairs with the Acquire of `wait_released`.
         self.released.store(next, Ordering::Release);
+        step(|| format!("sequence = {next}"));
         drop(book);
         if !planted("interval-seq-end-without-wake") {
             self.parked.wake();
@@ -268,6 +274,7 @@ impl CollisionTracker for IntervalSeq {
 
     fn read_retry(&self, token: &Token) -> Verdict {
         let now = place(token).map(|at| self.cell(at));
+        step(|| format!("token {}, sequence == {}", token.number, now.unwrap_or_default()));
         if now == Some(token.number) { Verdict::Valid } else { Verdict::Hit(None) }
     }
 

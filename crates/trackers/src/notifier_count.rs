@@ -42,6 +42,8 @@ use pagemirror_core::wait::{Interrupted, Wait, WaitQueue};
 use pagemirror_sync::atomic::{AtomicU64, Ordering};
 use pagemirror_sync::planted;
 
+use crate::steps::step;
+
 /// Keeps a counter that every invalidation writes away from what stands beside it.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -90,13 +92,15 @@ impl CollisionTracker for NotifierCount {
         // ORDERING: Relaxed; the device lock, which every callback takes, carries it to who commits. What a reader that is
         // not there yet sees does not matter: if it misses this, the sequence moves after its token.
         let before = self.started.0.fetch_add(1, Ordering::Relaxed);
+        step(|| format!("started = {}", before.wrapping_add(1)));
         InvalidationId { number: before.wrapping_add(1), slot: None }
     }
 
     fn end(&self, _id: InvalidationId) {
         // ORDERING: Release pairs with the Acquire of `is_quiet`. Every end is a read-modify-write, so the last one
         // carries the changes of all.
-        self.ended.0.fetch_add(1, Ordering::Release);
+        let before = self.ended.0.fetch_add(1, Ordering::Release);
+        step(|| format!("ended = {}", before.wrapping_add(1)));
         if !planted("notifier-count-end-without-wake") {
             self.parked.wake();
         }
@@ -117,9 +121,11 @@ impl CollisionTracker for NotifierCount {
                 if planted("notifier-count-token-after-look") {
                     number = self.started.0.load(Ordering::Relaxed);
                 }
+                step(|| format!("token {number}: all of them have ended"));
                 return Ok(Token { range: reader.range, number, slot: None, subscription: None, waited });
             }
             waited = true;
+            step(|| "something runs: wait".into());
             // The deadline is looked at in each round: under a storm the condition may hold each time it is asked.
             self.parked.wait(wait, || self.is_quiet_now()).and_then(|()| wait.check())?;
         }
@@ -137,6 +143,7 @@ impl CollisionTracker for NotifierCount {
         } else {
             now != token.number
         };
+        step(|| format!("token {}, started == {now}", token.number));
         if moved { Verdict::Hit(None) } else { Verdict::Valid }
     }
 

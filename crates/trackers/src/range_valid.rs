@@ -73,6 +73,8 @@ use pagemirror_core::wait::{Interrupted, Wait};
 use pagemirror_sync::Arc;
 use pagemirror_sync::atomic::{AtomicU64, Ordering};
 
+use crate::steps::step;
+
 /// The 2019 design on the seam. See the module's text.
 #[derive(Debug)]
 pub struct RangeValid {
@@ -96,8 +98,10 @@ impl RangeValid {
 
     fn wait_until_valid(&self, at: u32, wait: &Wait<'_>) -> Result<bool, Interrupted> {
         if self.hmm.is_valid(at) {
+            step(|| "valid == true: no need to wait".into());
             return Ok(false);
         }
+        step(|| "valid == false: wait".into());
         while self.hmm.wait_until_valid(at, RANGE_DEFAULT_TIMEOUT, wait)? == Waited::TimedOut {
             // ORDERING: Relaxed; a statistic.
             self.timeouts.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +167,9 @@ impl CollisionTracker for RangeValid {
     }
 
     fn read_retry(&self, token: &Token) -> Verdict {
-        if place(token).is_some_and(|at| self.hmm.is_valid(at)) { Verdict::Valid } else { Verdict::Hit(None) }
+        let valid = place(token).is_some_and(|at| self.hmm.is_valid(at));
+        step(|| format!("valid == {valid}"));
+        if valid { Verdict::Valid } else { Verdict::Hit(None) }
     }
 
     fn read_end(&self, token: Token) {

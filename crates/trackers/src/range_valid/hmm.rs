@@ -11,6 +11,7 @@ use pagemirror_sync::{Arc, Mutex, planted};
 use super::list::{RangeList, Spare};
 use super::mirror::{Mirrors, Refused, Update};
 use crate::cells::Cells;
+use crate::steps::{named, step};
 
 /// How long drivers of 2019 waited for a range to become valid (`HMM_RANGE_DEFAULT_TIMEOUT`).
 pub const RANGE_DEFAULT_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -105,14 +106,16 @@ impl Hmm {
         }
         let mut ranges = self.ranges.lock();
         ranges.notifiers += 1;
+        step(|| format!("notifiers = {}", ranges.notifiers));
         self.mark_overlapping(&ranges, range);
     }
 
     fn mark_overlapping(&self, ranges: &Ranges, by: PageRange) {
         let hits = |range| if planted("range-valid-only-inside") { by.contains(range) } else { by.overlaps(range) };
-        for (at, _) in ranges.list.iter().filter(|&(_, range)| hits(range)) {
+        for (at, range) in ranges.list.iter().filter(|&(_, range)| hits(range)) {
             // ORDERING: Relaxed; the device lock, which every callback takes next, carries it to who commits.
             self.set_valid(at, false, Ordering::Relaxed);
+            step(|| format!("{}: valid = false", named(range)));
         }
     }
 
@@ -132,12 +135,14 @@ impl Hmm {
     fn notifiers_decrement(&self) {
         let mut ranges = self.ranges.lock();
         ranges.notifiers = ranges.notifiers.saturating_sub(1);
+        step(|| format!("notifiers = {}", ranges.notifiers));
         let last = ranges.notifiers == 0 || planted("range-valid-end-of-one-marks-all");
         if last && !self.is_dead() {
-            for (at, _) in ranges.list.iter() {
+            for (at, range) in ranges.list.iter() {
                 // ORDERING: Release pairs with the Acquire of `is_valid`. Whoever waited sees the changes of all the
                 // invalidations that have ended, because each end took the lock.
                 self.set_valid(at, true, Ordering::Release);
+                step(|| format!("{}: valid = true", named(range)));
             }
         }
         drop(ranges);
@@ -181,6 +186,7 @@ impl Hmm {
         let valid = ranges.notifiers == 0 || planted("range-valid-registered-valid");
         // ORDERING: Release, as in `notifiers_decrement`.
         self.set_valid(at, valid, Ordering::Release);
+        step(|| format!("{} registered: valid = {valid}", named(range)));
         Some(at)
     }
 
