@@ -186,7 +186,9 @@ impl Hmm {
 
     /// Unregisters the range of this place (`hmm_range_unregister`). It is never looked at again.
     pub(super) fn remove(&self, at: u32) {
-        if self.ranges.lock().list.remove(at) {
+        // Under the lock until the bit is down: the place is free for the next owner, who puts it up.
+        let mut ranges = self.ranges.lock();
+        if ranges.list.remove(at) {
             // ORDERING: Relaxed; nobody has this number any more. It only makes a late look fail.
             self.set_valid(at, false, Ordering::Relaxed);
         }
