@@ -23,7 +23,8 @@
 //! * There are no memory slots: each invalidation counts as one that hits some slot.
 //!
 //! # False retries
-//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was.
+//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was. The token is taken before the
+//! look at the hull, as in KVM, so an end between the two counts as well.
 //!
 //! # Interleavings
 //! ```text
@@ -44,7 +45,8 @@
 //! | `start`: hull | Release | `read_retry`: Acquire | the commit sees the next hull and not the sequence of the last end |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest, against this rule and the list of everything), `waits`, `stress`; the bugs of
+//! [`planted`](crate::planted) show that they can fail.
 
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};

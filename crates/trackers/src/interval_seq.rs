@@ -45,10 +45,12 @@
 //! | site | ordering | pairs with | without it |
 //! |---|---|---|---|
 //! | last end: `released` | Release | the wait: Acquire | the page table is read as it was before the change |
+//! | next period: `released` | Release | the wait: Acquire | the same, for who sees only that the next one has begun |
 //! | `start`: cell | Relaxed | the device lock of the callbacks | orders it before the look of who commits |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest, against this rule and the list of everything), `interval_seq`, `waits`, `stress`; the bugs
+//! of [`planted`](crate::planted) show that they can fail.
 
 mod book;
 
@@ -100,8 +102,9 @@ impl IntervalSeq {
     /// Opens an odd period, or joins the one that is open. Under the lock.
     fn exclude(&self, book: &mut Book) {
         book.seq |= 1;
-        // ORDERING: Relaxed; nobody waits for it to become odd.
-        self.released.store(book.seq, Ordering::Relaxed);
+        // ORDERING: Release, though nobody waits for it to become odd: who waited for the period before may see this number
+        // first, and needs the changes of that period all the same. `book` has brought them here.
+        self.released.store(book.seq, Ordering::Release);
     }
 
     fn set_cell(&self, at: u32, seq: u64) {

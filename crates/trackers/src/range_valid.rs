@@ -56,7 +56,8 @@
 //! | start: flag | Relaxed | the device lock of the callbacks | orders it before the look of who commits |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest: it *must* find the flaw, and no other), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest: it *must* find the flaw, and no other), `range_valid`, `waits`, `stress` (which only asks that
+//! it goes on); the bugs of [`planted`](crate::planted) show that they can fail.
 
 mod hmm;
 mod list;
