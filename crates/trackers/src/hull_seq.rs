@@ -42,7 +42,7 @@
 //! |---|---|---|---|
 //! | `end`: sequence | Release | `read_begin`: Acquire | the page table is read as it was before the change |
 //! | `end`: in_progress | Release | `read_retry`: Acquire | the commit sees the end and not the sequence |
-//! | `start`: hull | Release | `read_retry`: Acquire | the commit sees the next hull and not the sequence of the last end |
+//! | `set_hull`: both ends | Release | `read_retry`: Acquire | the commit sees the next hull and not the sequence of the last end |
 //!
 //! # Checked by
 //! `tracker_oracle` (proptest, against this rule and the list of everything), `waits`, `stress`; the bugs of
@@ -94,8 +94,9 @@ impl HullSeq {
     fn set_hull(&self, start: u64, end: u64) {
         // ORDERING: Release pairs with the Acquire of `is_in_hull`: who sees the hull of now sees the sequence of all the
         // ends before it.
-        self.hull_start.store(start, Ordering::Release);
-        self.hull_end.store(end, Ordering::Release);
+        let order = if planted("hull-seq-hull-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.hull_start.store(start, order);
+        self.hull_end.store(end, order);
     }
 
     /// Whether something is in progress around `range`. The sequence is to be looked at after this.
@@ -119,7 +120,8 @@ impl HullSeq {
     fn leave(&self) {
         // ORDERING: Relaxed load, writers hold the lock. Release: the sequence was moved before.
         let rest = self.in_progress.load(Ordering::Relaxed).saturating_sub(1);
-        self.in_progress.store(rest, Ordering::Release);
+        let order = if planted("hull-seq-count-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.in_progress.store(rest, order);
         if rest > 0 && planted("hull-seq-shrunk-early") {
             self.set_hull(0, 0);
         }
@@ -176,7 +178,8 @@ impl CollisionTracker for HullSeq {
         let mut waited = false;
         loop {
             // ORDERING: Acquire pairs with the Release of `move_sequence`: the changes of all that have ended are seen.
-            let number = self.sequence.load(Ordering::Acquire);
+            let order = if planted("hull-seq-token-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+            let number = self.sequence.load(order);
             if !self.is_in_hull(range) {
                 return Ok(Token { range, number, slot: None, subscription: None, waited });
             }

@@ -99,7 +99,8 @@ impl CollisionTracker for NotifierCount {
     fn end(&self, _id: InvalidationId) {
         // ORDERING: Release pairs with the Acquire of `is_quiet`. Every end is a read-modify-write, so the last one
         // carries the changes of all.
-        self.counters.ended.fetch_add(1, Ordering::Release);
+        let order = if planted("notifier-count-end-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.counters.ended.fetch_add(1, order);
         if !planted("notifier-count-end-without-wake") {
             self.parked.wake();
         }
