@@ -12,19 +12,19 @@
 //!
 //! # Fields
 //! `in_progress` and the two ends of the hull are written under `writer`, by invalidations only; KVM's lock for it is
-//! `mmu_lock`, which is its device lock too. Ours is apart from the device lock, so readers look without it, at atomics.
-//! `sequence` is moved by each end, under `writer`.
+//! `mmu_lock`, which is its device lock too. Ours is apart from the device lock, so readers look without it, at
+//! atomics. `sequence` is moved by each end, under `writer`.
 //!
 //! # Where it differs from KVM
-//! * KVM's fault side does not sleep: it takes the sequence and, when the commit refuses, lets the guest fault again. The
-//!   seam promises a wait with a deadline, so `read_begin` sleeps while the range lies in the hull, then takes the sequence.
-//!   The wait is politeness: the commit is right without it.
+//! * KVM's fault side does not sleep: it takes the sequence and, when the commit refuses, lets the guest fault again.
+//!   The seam promises a wait with a deadline, so `read_begin` sleeps while the range lies in the hull, then takes the
+//!   sequence. The wait is politeness: the commit is right without it.
 //! * KVM's commit holds `mmu_lock` shared. Ours looks at four words without a lock, which is a little cheaper.
 //! * There are no memory slots: each invalidation counts as one that hits some slot.
 //!
 //! # False retries
-//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was. The token is taken before the
-//! look at the hull, as in KVM, so an end between the two counts as well.
+//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was. The token is taken before
+//! the look at the hull, as in KVM, so an end between the two counts as well.
 //!
 //! # Interleavings
 //! ```text

@@ -8,8 +8,8 @@
 //! `read_begin` returned. It never says `Outrun`.
 //!
 //! # Fields
-//! `started` counts starts, `ended` counts ends; both only grow, and wrap. The *notifier count* is their difference, the
-//! *sequence* is `started`. Everybody who invalidates changes them; readers only load.
+//! `started` counts starts, `ended` counts ends; both only grow, and wrap. The *notifier count* is their difference,
+//! the *sequence* is `started`. Everybody who invalidates changes them; readers only load.
 //!
 //! # False retries
 //! The whole address space is one unit. A reader waits until everything is quiet, not only its range, and retries when

@@ -1,8 +1,8 @@
 //! The planted bugs of this crate's trackers, and how each shows itself.
 //!
-//! A check that has never failed proves nothing: built with `--cfg pagemirror_planted`, each of these can be chosen by name,
-//! and a scenario must fail. All show under sequentially consistent interleavings, but those that end in `-relaxed`: they are of
-//! orderings, for loom. A test compares this table with
+//! A check that has never failed proves nothing: built with `--cfg pagemirror_planted`, each of these can be chosen by
+//! name, and a scenario must fail. All show under sequentially consistent interleavings, but those that end in
+//! `-relaxed`: they are of orderings, for loom. A test compares this table with
 //! the sources.
 
 use crate::catalogue::TrackerName::{self, HullSeq, IntervalSeq, NotifierCount, RangeValid};
