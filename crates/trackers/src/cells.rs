@@ -1,8 +1,8 @@
 //! Cells that never move, so that whoever has the number of one looks at it without a lock.
 //!
-//! The kernel's drivers hold a pointer to their range and read one word of it under the device lock. The seam names a range
-//! by a number instead; this table makes the one as cheap as the other. It grows by segments, each twice as large as the
-//! one before; a segment is made before anybody knows a number in it, and stays.
+//! The kernel's drivers hold a pointer to their range and read one word of it under the device lock. The seam names a
+//! range by a number instead; this table makes the one as cheap as the other. It grows by segments, each twice as large
+//! as the one before; a segment is made before anybody knows a number in it, and stays.
 
 // The standard one on every engine, as `Arc` is: who looks at a cell has its number from whoever had the segment made, so
 // there is nothing here for a model checker to find.

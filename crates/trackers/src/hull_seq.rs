@@ -12,18 +12,19 @@
 //!
 //! # Fields
 //! `in_progress` and the two ends of the hull are written under `writer`, by invalidations only; KVM's lock for it is
-//! `mmu_lock`, which is its device lock too. Ours is apart from the device lock, so readers look without it, at atomics.
-//! `sequence` is moved by each end, under `writer`.
+//! `mmu_lock`, which is its device lock too. Ours is apart from the device lock, so readers look without it, at
+//! atomics. `sequence` is moved by each end, under `writer`.
 //!
 //! # Where it differs from KVM
-//! * KVM's fault side does not sleep: it takes the sequence and, when the commit refuses, lets the guest fault again. The
-//!   seam promises a wait with a deadline, so `read_begin` sleeps while the range lies in the hull, then takes the sequence.
-//!   The wait is politeness: the commit is right without it.
+//! * KVM's fault side does not sleep: it takes the sequence and, when the commit refuses, lets the guest fault again.
+//!   The seam promises a wait with a deadline, so `read_begin` sleeps while the range lies in the hull, then takes the
+//!   sequence. The wait is politeness: the commit is right without it.
 //! * KVM's commit holds `mmu_lock` shared. Ours looks at four words without a lock, which is a little cheaper.
 //! * There are no memory slots: each invalidation counts as one that hits some slot.
 //!
 //! # False retries
-//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was.
+//! In progress: whatever lies in the hull. After: *any* end since the token, wherever it was. The token is taken before
+//! the look at the hull, as in KVM, so an end between the two counts as well.
 //!
 //! # Interleavings
 //! ```text
@@ -41,10 +42,11 @@
 //! |---|---|---|---|
 //! | `end`: sequence | Release | `read_begin`: Acquire | the page table is read as it was before the change |
 //! | `end`: in_progress | Release | `read_retry`: Acquire | the commit sees the end and not the sequence |
-//! | `start`: hull | Release | `read_retry`: Acquire | the commit sees the next hull and not the sequence of the last end |
+//! | `set_hull`: both ends | Release | `read_retry`: Acquire | the commit sees the next hull and not the sequence of the last end |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest, against this rule and the list of everything), `waits`, `stress`; the bugs of
+//! [`planted`](crate::planted) show that they can fail.
 
 use pagemirror_core::addr::{MIN_PAGE, PageRange};
 use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
@@ -95,8 +97,9 @@ impl HullSeq {
     fn set_hull(&self, start: u64, end: u64) {
         // ORDERING: Release pairs with the Acquire of `is_in_hull`: who sees the hull of now sees the sequence of all the
         // ends before it.
-        self.hull_start.store(start, Ordering::Release);
-        self.hull_end.store(end, Ordering::Release);
+        let order = if planted("hull-seq-hull-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.hull_start.store(start, order);
+        self.hull_end.store(end, order);
     }
 
     /// Whether something is in progress around `range`. The sequence is to be looked at after this.
@@ -121,7 +124,8 @@ impl HullSeq {
     fn leave(&self) {
         // ORDERING: Relaxed load, writers hold the lock. Release: the sequence was moved before.
         let rest = self.in_progress.load(Ordering::Relaxed).saturating_sub(1);
-        self.in_progress.store(rest, Ordering::Release);
+        let order = if planted("hull-seq-count-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.in_progress.store(rest, order);
         step(|| format!("in progress = {rest}"));
         if rest > 0 && planted("hull-seq-shrunk-early") {
             self.set_hull(0, 0);
@@ -180,7 +184,8 @@ impl CollisionTracker for HullSeq {
         let mut waited = false;
         loop {
             // ORDERING: Acquire pairs with the Release of `move_sequence`: the changes of all that have ended are seen.
-            let number = self.sequence.load(Ordering::Acquire);
+            let order = if planted("hull-seq-token-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+            let number = self.sequence.load(order);
             if !self.is_in_hull(range) {
                 step(|| format!("token {number}: nothing is in progress around the range"));
                 return Ok(Token { range, number, slot: None, subscription: None, waited });

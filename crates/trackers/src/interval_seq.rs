@@ -4,32 +4,33 @@
 //!
 //! # Guarantee
 //! [`read_retry`](CollisionTracker::read_retry) says `Valid` only if no invalidation that overlaps the subscription has
-//! started since `read_begin` returned, `Hit` only if one has that overlaps it and started after `read_begin` looked. It
-//! never says `Outrun`.
+//! started since `read_begin` returned, `Hit` only if one has that overlaps it and started after `read_begin` looked.
+//! It never says `Outrun`.
 //!
 //! # States
-//! *Idle*: nothing runs, `seq` is even. *Partially excluded*: something runs that hits no subscription, `seq` is even, the
-//! tree may change. *Fully excluded*: something hit one, `seq` is odd, the tree is frozen; insertions and removals are
-//! deferred. It stays so until *everything* has ended, also what hit nothing.
+//! *Idle*: nothing runs, `seq` is even. *Partially excluded*: something runs that hits no subscription, `seq` is even,
+//! the tree may change. *Fully excluded*: something hit one, `seq` is odd, the tree is frozen; insertions and removals
+//! are deferred. It stays so until *everything* has ended, also what hit nothing.
 //!
 //! # Fields
-//! `book` is the lock: `seq`, the count of running invalidations, the tree, the deferred list. `released` repeats `seq` for
-//! those who sleep until it moves. Each subscription has a sequence of its own, `cells`: the `seq` of the last odd period
-//! that it was hit or inserted in. A reader's token is that number; while it equals `seq`, the period is not over.
+//! `book` is the lock: `seq`, the count of running invalidations, the tree, the deferred list. `released` repeats `seq`
+//! for those who sleep until it moves. Each subscription has a sequence of its own, `cells`: the `seq` of the last odd
+//! period that it was hit or inserted in. A reader's token is that number; while it equals `seq`, the period is not
+//! over.
 //!
 //! # On the seam
-//! The kernel's callback stores the subscription's sequence under the driver's lock (`mmu_interval_set_seq`); the seam has no
-//! such step, so `start` does it for every subscription that overlaps, under `book`. That is earlier, and so is seen by
-//! every commit that the kernel's would be seen by. The walk is under the lock, where the kernel walks the frozen tree without
-//! one. `read_begin` has a deadline, the kernel's has none. A reader without a subscription inserts one for the
-//! attempt, as nouveau does for each fault; `read_end` removes it without waiting.
+//! The kernel's callback stores the subscription's sequence under the driver's lock (`mmu_interval_set_seq`); the seam
+//! has no such step, so `start` does it for every subscription that overlaps, under `book`. That is earlier, and so is
+//! seen by every commit that the kernel's would be seen by. The walk is under the lock, where the kernel walks the
+//! frozen tree without one. `read_begin` has a deadline, the kernel's has none. A reader without a subscription inserts
+//! one for the attempt, as nouveau does for each fault; `read_end` removes it without waiting.
 //!
 //! A refused start ends itself, whoever refused it. (In the kernel, if an interval was told and another notifier then
 //! refuses, nobody seems to end it, and `seq` stays odd.)
 //!
 //! # False retries
-//! By an invalidation that overlaps the subscription and not what is read of it. Waits without need: once hit, or inserted
-//! while anything runs, until the whole address space is quiet, and so do removals.
+//! By an invalidation that overlaps the subscription and not what is read of it. Waits without need: once hit, or
+//! inserted while anything runs, until the whole address space is quiet, and so do removals.
 //!
 //! # Interleavings
 //! ```text
@@ -45,10 +46,12 @@
 //! | site | ordering | pairs with | without it |
 //! |---|---|---|---|
 //! | last end: `released` | Release | the wait: Acquire | the page table is read as it was before the change |
+//! | next period: `released` | Release | the wait: Acquire | the same, for who sees only that the next one has begun |
 //! | `start`: cell | Relaxed | the device lock of the callbacks | orders it before the look of who commits |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest, against this rule and the list of everything), `interval_seq`, `waits`, `stress`; the
+//! bugs of [`planted`](crate::planted) show that they can fail.
 
 mod book;
 
@@ -102,8 +105,10 @@ impl IntervalSeq {
     fn exclude(&self, book: &mut Book) {
         book.seq |= 1;
         step(|| format!("sequence = {}", book.seq));
-        // ORDERING: Relaxed; nobody waits for it to become odd.
-        self.released.store(book.seq, Ordering::Relaxed);
+        // ORDERING: Release, though nobody waits for it to become odd: who waited for the period before may see this number
+        // first, and needs the changes of that period all the same. `book` has brought them here.
+        let order = if planted("interval-seq-next-period-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.released.store(book.seq, order);
     }
 
     fn set_cell(&self, at: u32, seq: u64) {
@@ -231,7 +236,8 @@ impl CollisionTracker for IntervalSeq {
         book.seq = next;
         book.apply_deferred();
         // ORDERING: Release pairs with the Acquire of `wait_released`.
-        self.released.store(next, Ordering::Release);
+        let order = if planted("interval-seq-released-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.released.store(next, order);
         step(|| format!("sequence = {next}"));
         drop(book);
         if !planted("interval-seq-end-without-wake") {

@@ -8,8 +8,8 @@
 //! `read_begin` returned. It never says `Outrun`.
 //!
 //! # Fields
-//! `started` counts starts, `ended` counts ends; both only grow, and wrap. The *notifier count* is their difference, the
-//! *sequence* is `started`. Everybody who invalidates changes them; readers only load.
+//! `started` counts starts, `ended` counts ends; both only grow, and wrap. The *notifier count* is their difference,
+//! the *sequence* is `started`. Everybody who invalidates changes them; readers only load.
 //!
 //! # False retries
 //! The whole address space is one unit. A reader waits until everything is quiet, not only its range, and retries when
@@ -34,7 +34,8 @@
 //! | `read_retry`: `started` | Relaxed | the device lock | orders the look behind every callback that has run |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest, against the list of everything), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest, against this rule and the list of everything), `waits`, `stress`; the bugs of
+//! [`planted`](crate::planted) show that they can fail.
 
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::collision::{CollisionTracker, Conservative, InvalidationId, Reader, Token, Verdict};
@@ -44,16 +45,19 @@ use pagemirror_sync::planted;
 
 use crate::steps::step;
 
-/// Keeps a counter that every invalidation writes away from what stands beside it.
+/// The two counters share a line, because who writes one has just written the other and readers look at both; nothing else is
+/// on it.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Counter(AtomicU64);
+struct Counters {
+    started: AtomicU64,
+    ended: AtomicU64,
+}
 
 /// The notifier count. See the module's text.
 #[derive(Debug)]
 pub struct NotifierCount {
-    started: Counter,
-    ended: Counter,
+    counters: Counters,
     parked: WaitQueue,
 }
 
@@ -62,8 +66,7 @@ impl NotifierCount {
     #[must_use]
     pub fn starting_at(sequence: u64) -> Self {
         Self {
-            started: Counter(AtomicU64::new(sequence)),
-            ended: Counter(AtomicU64::new(sequence)),
+            counters: Counters { started: AtomicU64::new(sequence), ended: AtomicU64::new(sequence) },
             parked: WaitQueue::new(),
         }
     }
@@ -71,13 +74,13 @@ impl NotifierCount {
     /// Whether all that are counted in `sequence` have ended.
     fn is_quiet(&self, sequence: u64) -> bool {
         // ORDERING: Acquire pairs with the Release of `end`: the changes of all that are counted are seen.
-        self.ended.0.load(Ordering::Acquire) == sequence
+        self.counters.ended.load(Ordering::Acquire) == sequence
     }
 
     /// Whether nothing runs now.
     fn is_quiet_now(&self) -> bool {
         // ORDERING: Relaxed; the token that was waited for is taken anew.
-        self.is_quiet(self.started.0.load(Ordering::Relaxed))
+        self.is_quiet(self.counters.started.load(Ordering::Relaxed))
     }
 }
 
@@ -91,7 +94,7 @@ impl CollisionTracker for NotifierCount {
     fn start(&self, _range: PageRange) -> InvalidationId {
         // ORDERING: Relaxed; the device lock, which every callback takes, carries it to who commits. What a reader that is
         // not there yet sees does not matter: if it misses this, the sequence moves after its token.
-        let before = self.started.0.fetch_add(1, Ordering::Relaxed);
+        let before = self.counters.started.fetch_add(1, Ordering::Relaxed);
         step(|| format!("started = {}", before.wrapping_add(1)));
         InvalidationId { number: before.wrapping_add(1), slot: None }
     }
@@ -99,7 +102,8 @@ impl CollisionTracker for NotifierCount {
     fn end(&self, _id: InvalidationId) {
         // ORDERING: Release pairs with the Acquire of `is_quiet`. Every end is a read-modify-write, so the last one
         // carries the changes of all.
-        let before = self.ended.0.fetch_add(1, Ordering::Release);
+        let order = if planted("notifier-count-end-relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        let before = self.counters.ended.fetch_add(1, order);
         step(|| format!("ended = {}", before.wrapping_add(1)));
         if !planted("notifier-count-end-without-wake") {
             self.parked.wake();
@@ -116,10 +120,10 @@ impl CollisionTracker for NotifierCount {
         let mut waited = false;
         loop {
             // ORDERING: Relaxed; who is not counted here moves the sequence, which the commit sees.
-            let mut number = self.started.0.load(Ordering::Relaxed);
+            let mut number = self.counters.started.load(Ordering::Relaxed);
             if self.is_quiet(number) || planted("notifier-count-no-wait") {
                 if planted("notifier-count-token-after-look") {
-                    number = self.started.0.load(Ordering::Relaxed);
+                    number = self.counters.started.load(Ordering::Relaxed);
                 }
                 step(|| format!("token {number}: all of them have ended"));
                 return Ok(Token { range: reader.range, number, slot: None, subscription: None, waited });
@@ -133,7 +137,7 @@ impl CollisionTracker for NotifierCount {
 
     fn read_retry(&self, token: &Token) -> Verdict {
         // ORDERING: Relaxed; the device lock that our caller holds orders it behind every callback that has run.
-        let now = self.started.0.load(Ordering::Relaxed);
+        let now = self.counters.started.load(Ordering::Relaxed);
         let moved = if planted("notifier-count-ends-forgotten") {
             !self.is_quiet(now)
         } else if planted("notifier-count-only-ends-compared") {

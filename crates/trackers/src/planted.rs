@@ -1,7 +1,8 @@
 //! The planted bugs of this crate's trackers, and how each shows itself.
 //!
-//! A check that has never failed proves nothing: built with `--cfg pagemirror_planted`, each of these can be chosen by name,
-//! and a scenario must fail. All of them show under sequentially consistent interleavings. A test compares this table with
+//! A check that has never failed proves nothing: built with `--cfg pagemirror_planted`, each of these can be chosen by
+//! name, and a scenario must fail. All show under sequentially consistent interleavings, but those that end in
+//! `-relaxed`: they are of orderings, for loom. A test compares this table with
 //! the sources.
 
 use crate::catalogue::TrackerName::{self, HullSeq, IntervalSeq, NotifierCount, RangeValid};
@@ -24,7 +25,7 @@ const fn bug(tracker: TrackerName, name: &'static str, breaks: &'static str, not
 }
 
 /// Every one of them.
-pub const PLANTED: [PlantedBug; 32] = [
+pub const PLANTED: [PlantedBug; 39] = [
     bug(
         RangeValid,
         "range-valid-refused-start-leaks",
@@ -68,6 +69,12 @@ pub const PLANTED: [PlantedBug; 32] = [
         "a reader waits here while the space is released: it sleeps for ever",
     ),
     bug(
+        RangeValid,
+        "range-valid-look-relaxed",
+        "a reader looks at the flag without Acquire",
+        "A runs here; a subscribed reader goes on when it has ended, and reads the page as it was before",
+    ),
+    bug(
         NotifierCount,
         "notifier-count-no-wait",
         "a reader begins beside running invalidations",
@@ -108,6 +115,12 @@ pub const PLANTED: [PlantedBug; 32] = [
         "notifier-count-refused-start-leaks",
         "a refused start counts as running for ever",
         "start, cancel: whoever begins sleeps for ever",
+    ),
+    bug(
+        NotifierCount,
+        "notifier-count-end-relaxed",
+        "an end is counted without Release",
+        "A runs here; a reader begins when it has ended, and reads the page as it was before",
     ),
     bug(
         HullSeq,
@@ -164,6 +177,24 @@ pub const PLANTED: [PlantedBug; 32] = [
         "start here, cancel: whoever begins here sleeps for ever",
     ),
     bug(
+        HullSeq,
+        "hull-seq-token-relaxed",
+        "the sequence is taken without Acquire",
+        "A has ended here, as the token says; the reader reads the page as it was before",
+    ),
+    bug(
+        HullSeq,
+        "hull-seq-count-relaxed",
+        "an end counts down without Release",
+        "a reader from before A commits: it sees the count down, and the sequence not moved",
+    ),
+    bug(
+        HullSeq,
+        "hull-seq-hull-relaxed",
+        "the next hull is set without Release",
+        "a reader from before A commits: it sees the hull of B elsewhere, and not the sequence that A has moved",
+    ),
+    bug(
         IntervalSeq,
         "interval-seq-refused-start-leaks",
         "a refused start stays active, so the odd period never ends",
@@ -210,6 +241,18 @@ pub const PLANTED: [PlantedBug; 32] = [
         "interval-seq-end-without-wake",
         "the last end wakes nobody",
         "a subscribed reader waits here while the only invalidation ends: it sleeps for ever",
+    ),
+    bug(
+        IntervalSeq,
+        "interval-seq-released-relaxed",
+        "the last end opens the period without Release",
+        "A runs here; a subscribed reader goes on when it has ended, and reads the page as it was before",
+    ),
+    bug(
+        IntervalSeq,
+        "interval-seq-next-period-relaxed",
+        "the next start closes the period without Release",
+        "a reader waits here for A; A ends and B starts: it notices B's period first, and reads the page as before A",
     ),
     bug(
         IntervalSeq,

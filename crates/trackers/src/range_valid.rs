@@ -1,39 +1,40 @@
 //! `RangeValid`: the 2019 design of `mm/hmm.c` as it was in v5.3, one flag for each range.
 //!
-//! The origin: `mm/hmm.c` of v5.3, and the review of it ("precise about `valid = false` and lazy about `valid = true`").
-//! It is here **with the flaw that the review points to**, to be measured and to be caught.
+//! The origin: `mm/hmm.c` of v5.3, and the review of it ("precise about `valid = false` and lazy about `valid =
+//! true`"). It is here **with the flaw that the review points to**, to be measured and to be caught.
 //!
 //! # Guarantee
-//! Less than the seam asks for: [`read_retry`](CollisionTracker::read_retry) says `Valid` if no invalidation that overlaps
-//! the registered range *is running*, or has run since the address space was last quiet. **An invalidation that starts
-//! after `read_begin` has returned, and is over before `read_retry`, with the whole address space quiet again, is
-//! forgotten**: the flag is back at "valid" over what was read before. It never says `Outrun`.
+//! Less than the seam asks for: [`read_retry`](CollisionTracker::read_retry) says `Valid` if no invalidation that
+//! overlaps the registered range *is running*, or has run since the address space was last quiet. **An invalidation
+//! that starts after `read_begin` has returned, and is over before `read_retry`, with the whole address space quiet
+//! again, is forgotten**: the flag is back at "valid" over what was read before. It never says `Outrun`.
 //!
 //! # States
-//! Of a range: *valid* or *not valid*. Of the address space: *quiet* (`notifiers` is zero, every range is valid), *busy*, or
-//! *dead*, for ever.
+//! Of a range: *valid* or *not valid*. Of the address space: *quiet* (`notifiers` is zero, every range is valid),
+//! *busy*, or *dead*, for ever.
 //!
 //! # Fields
-//! `ranges_lock` protects the list and `notifiers`. Start counts up and clears the flag of each range that it overlaps. End
-//! counts down, and the last one sets *all* flags and wakes everybody. A flag is written under `ranges_lock` and read
-//! without it; read under the device lock it is the verdict.
+//! `ranges_lock` protects the list and `notifiers`. Start counts up and clears the flag of each range that it overlaps.
+//! End counts down, and the last one sets *all* flags and wakes everybody. A flag is written under `ranges_lock` and
+//! read without it; read under the device lock it is the verdict.
 //!
 //! # On the seam
-//! [`subscribe`](CollisionTracker::subscribe) registers a range for long. A reader without one registers its range for the
-//! attempt, as drivers did for each fault. The unit of collision is the registered range. A wait is bounded by the caller;
-//! within it, it goes round every [`RANGE_DEFAULT_TIMEOUT`], which is when a driver of that time would have given its fault
-//! up as busy; [`RangeValid::timeouts`] counts how often that was. Callbacks are run by whoever drives the seam; the
-//! mirrors of [`Hmm`] are for those who use it directly.
+//! [`subscribe`](CollisionTracker::subscribe) registers a range for long. A reader without one registers its range for
+//! the attempt, as drivers did for each fault. The unit of collision is the registered range. A wait is bounded by the
+//! caller; within it, it goes round every [`RANGE_DEFAULT_TIMEOUT`], which is when a driver of that time would have
+//! given its fault up as busy; [`RangeValid::timeouts`] counts how often that was. Callbacks are run by whoever drives
+//! the seam; the mirrors of [`Hmm`] are for those who use it directly.
 //!
 //! # Written right where the kernel was wrong
-//! None of these is the design: the use of a freed `hmm` (references are counted here), an invalidation beside the range
-//! taken for one that overlaps (`end < range.start` with an exclusive end), a count that leaked when a start was refused,
-//! a range of a dead address space that an end marked valid. The kernel refuses a start that may not block also when the
-//! list of mirrors is being changed; here it waits for that, which takes a few instructions.
+//! None of these is the design: the use of a freed `hmm` (references are counted here), an invalidation beside the
+//! range taken for one that overlaps (`end < range.start` with an exclusive end), a count that leaked when a start was
+//! refused, a range of a dead address space that an end marked valid. The kernel refuses a start that may not block
+//! also when the list of mirrors is being changed; here it waits for that, which takes a few instructions.
 //!
 //! # False retries
-//! By an invalidation that overlaps the registered range and not what is read of it. Waits without need: once hit, until the
-//! *whole* address space is quiet; registered while anything runs, likewise. Starts and last ends walk all ranges.
+//! By an invalidation that overlaps the registered range and not what is read of it. Waits without need: once hit,
+//! until the *whole* address space is quiet; registered while anything runs, likewise. Starts and last ends walk all
+//! ranges.
 //!
 //! # Lock order
 //! `ranges_lock` is held for one walk, with nothing taken under it. `mirrors` is held shared for the callbacks of one
@@ -56,7 +57,8 @@
 //! | start: flag | Relaxed | the device lock of the callbacks | orders it before the look of who commits |
 //!
 //! # Checked by
-//! `tracker_oracle` (proptest: it *must* find the flaw, and no other), `tracker_units`, `tracker_stress`.
+//! `tracker_oracle` (proptest: it *must* find the flaw, and no other), `range_valid`, `waits`, `stress` (which only
+//! asks that it goes on); the bugs of [`planted`](crate::planted) show that they can fail.
 
 mod hmm;
 mod list;

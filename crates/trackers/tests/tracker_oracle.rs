@@ -9,9 +9,8 @@ mod history;
 
 use history::{Counts, History, scripts, sequences};
 use pagemirror_core::collision::CollisionTracker;
-use pagemirror_trackers::catalogue::{
-    CollisionLog, HullSeq, IntervalSeq, NotifierCount, RangeValid, TrackerName, log_size,
-};
+use pagemirror_core::memory::LogSize;
+use pagemirror_trackers::catalogue::{CollisionLog, HullSeq, IntervalSeq, NotifierCount, RangeValid, TrackerName};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -30,9 +29,10 @@ const NOTIFIER_COUNT: Subject<NotifierCount> =
 const HULL_SEQ: Subject<HullSeq> = Subject { name: TrackerName::HullSeq, make: HullSeq::starting_at, kept: |_| 0 };
 const INTERVAL_SEQ: Subject<IntervalSeq> =
     Subject { name: TrackerName::IntervalSeq, make: IntervalSeq::starting_at, kept: IntervalSeq::subscribed };
+// Room for everything that a history starts: what happens beyond is tested where the log is.
 const COLLISION_LOG: Subject<CollisionLog> = Subject {
     name: TrackerName::CollisionLog,
-    make: |number| CollisionLog::starting_after(log_size(), number),
+    make: |number| CollisionLog::starting_after(LogSize { ring: 128, running: 128, readers: 1 }, number),
     kept: |_| 0,
 };
 
@@ -41,11 +41,11 @@ impl<T: CollisionTracker> Subject<T> {
         History::new(self.name, (self.make)(sequence), self.kept)
     }
 
-    /// What the same hundred and fifty histories lead to.
+    /// What the same hundred histories lead to.
     fn counts(&self) -> Counts {
         let mut runner = TestRunner::deterministic();
         let mut sum = Counts::default();
-        for _ in 0..150 {
+        for _ in 0..100 {
             let (sequence, script) = (sequences(), scripts()).new_tree(&mut runner).unwrap().current();
             let mut history = self.history(sequence);
             history.run(&script);
@@ -69,7 +69,7 @@ impl<T: CollisionTracker> Subject<T> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn range_valid_follows_its_rule(sequence in sequences(), script in scripts()) {
@@ -98,21 +98,17 @@ proptest! {
 }
 
 #[test]
-fn a_flag_for_each_range_forgets_and_the_others_do_not() {
-    assert!(RANGE_VALID.counts().missed > 10, "the flaw of the 2019 design was not met: {:?}", RANGE_VALID.counts());
-    let others = [NOTIFIER_COUNT.counts(), HULL_SEQ.counts(), INTERVAL_SEQ.counts(), COLLISION_LOG.counts()];
-    assert_eq!(others.map(|counts| counts.missed), [0; 4]);
-}
+fn what_is_missed_and_what_is_done_without_need_is_as_documented() {
+    let (flag, interval, log) = (RANGE_VALID.counts(), INTERVAL_SEQ.counts(), COLLISION_LOG.counts());
+    let (count, hull) = (NOTIFIER_COUNT.counts(), HULL_SEQ.counts());
+    assert!(flag.missed > 10, "the flaw of the 2019 design was not met: {flag:?}");
+    assert_eq!([count, hull, interval, log].map(|counts| counts.missed), [0; 4]);
 
-#[test]
-fn retries_and_waits_without_need_are_as_documented() {
-    let without_need = |counts: Counts| (counts.false_retries, counts.blocked_without_need);
-    assert_eq!(without_need(COLLISION_LOG.counts()), (0, 0), "the log hits and stops only whom it overlaps");
+    assert_eq!((log.false_retries, log.blocked_without_need), (0, 0), "the log hits and stops only whom it overlaps");
     // The others have the unit that their module names, and the rule has shown that it is that one: the registered range, the
     // whole address space, the hull.
-    for counts in [RANGE_VALID.counts(), NOTIFIER_COUNT.counts(), HULL_SEQ.counts(), INTERVAL_SEQ.counts()] {
-        let (retries, waits) = without_need(counts);
-        assert!(retries > 10 && waits > 10, "{counts:?}");
+    for counts in [flag, count, hull, interval] {
+        assert!(counts.false_retries > 10 && counts.blocked_without_need > 10, "{counts:?}");
     }
-    assert!(INTERVAL_SEQ.counts().removals_deferred > 10);
+    assert!(interval.removals_deferred > 10, "{interval:?}");
 }

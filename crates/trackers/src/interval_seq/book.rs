@@ -1,8 +1,8 @@
 //! What the lock of an [`IntervalSeq`](super::IntervalSeq) protects: the tree, and who waits to get into or out of it.
 //!
-//! Nothing here allocates or frees but [`Book::reserve_from`], which takes room that was made outside the lock and gives the
-//! old one back to be freed outside it. One place for each subscription, kept until it is out of the tree; the tree and the
-//! deferred list have room for as many as there are places.
+//! Nothing here allocates or frees but [`Book::reserve_from`], which takes room that was made outside the lock and
+//! gives the old one back to be freed outside it. One place for each subscription, kept until it is out of the tree;
+//! the tree and the deferred list have room for as many as there are places.
 
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::interval::{EntryId, IntervalIndex, Spare as TreeSpare};

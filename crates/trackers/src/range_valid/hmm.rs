@@ -211,7 +211,8 @@ impl Hmm {
     pub(super) fn is_valid(&self, at: u32) -> bool {
         // ORDERING: Acquire pairs with the Release of `notifiers_decrement`: who goes on because the range is valid reads
         // the page table as it is after the changes.
-        self.valid.get(at).is_some_and(|cell| cell.load(Ordering::Acquire))
+        let order = if planted("range-valid-look-relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        self.valid.get(at).is_some_and(|cell| cell.load(order))
     }
 
     /// Waits until the range is valid, for at most `limit` (`hmm_range_wait_until_valid`).

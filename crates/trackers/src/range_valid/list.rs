@@ -1,8 +1,8 @@
 //! The list of registered ranges, walked from end to end by every invalidation.
 //!
 //! A slab: a place is kept from registering to unregistering, so it names the range and its bit. It lives behind
-//! `ranges_lock`, so nothing here allocates or frees but [`RangeList::reserve_from`], which takes a vector that was made
-//! outside the lock and gives the old one back to be freed outside it.
+//! `ranges_lock`, so nothing here allocates or frees but [`RangeList::reserve_from`], which takes a vector that was
+//! made outside the lock and gives the old one back to be freed outside it.
 
 use pagemirror_core::addr::PageRange;
 

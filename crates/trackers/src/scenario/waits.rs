@@ -68,6 +68,22 @@ pub(crate) fn woken_into_the_next(make: &Make) {
     world.assert_quiet();
 }
 
+/// A reader waits for an invalidation whose end is told by one thread while another starts the next. Whichever of the two
+/// the reader notices, it finds what the first has changed.
+pub(crate) fn next_beside_the_end(make: &Make) {
+    let world = World::new(make);
+    steps::act_as(Actor::invalidate(1));
+    let first = world.start_before_devices(here());
+    world.change();
+    let reader = world.beside(Actor::fault(1), |world| world.attempt(0, &Reader::of(here()), Patience::Waits));
+    let ender = world.beside(Actor::invalidate(2), move |world| world.end(first));
+    world.invalidate(here());
+    join(ender);
+    join(reader);
+    steps::act_as(Actor::fault(1));
+    world.assert_quiet();
+}
+
 /// A reader's patience ends before the invalidation does. A model has no clock: there a cancellation stands for the
 /// deadline, and on real threads the deadline itself passes.
 pub(crate) fn timeout(make: &Make) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use pagemirror_core::addr::{MIN_PAGE, PageRange, VirtAddr};
-use pagemirror_core::collision::{CollisionTracker, Reader, Verdict};
+use pagemirror_core::collision::{CollisionTracker, InvalidationId, Reader, Verdict};
 use pagemirror_core::device::{Commit, DeviceTable, Granted, Mappings};
 use pagemirror_core::error::Error;
 use pagemirror_core::gate::Gate;
@@ -136,6 +136,14 @@ impl Drop for Running<'_> {
     }
 }
 
+/// An invalidation that runs until somebody ends it.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    entry: Entry,
+    range: PageRange,
+    id: InvalidationId,
+}
+
 /// One address space with its devices.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -214,6 +222,22 @@ impl World {
             self.change();
         }
         drop(running);
+    }
+
+    /// An invalidation starts before any device holds anything, so that there is nobody to call back. Any thread may end it.
+    pub(crate) fn start_before_devices(&self, range: PageRange) -> Detached {
+        let entry = self.judge.starting(range);
+        step(|| format!("invalidate_start of {}", named(range)));
+        let id = self.tracker().start(range);
+        self.judge.started(entry);
+        Detached { entry, range, id }
+    }
+
+    /// It ends.
+    pub(crate) fn end(&self, detached: Detached) {
+        self.judge.ending(detached.entry);
+        step(|| format!("invalidate_end of {}", named(detached.range)));
+        self.tracker().end(detached.id);
     }
 
     /// A start that a callback refused: the tracker is told of it and takes it back, and nothing changes.
