@@ -1,11 +1,11 @@
 //! `RangeValid`: the 2019 design of `mm/hmm.c` as it was in v5.3, one flag for each range.
 //!
-//! The origin: `mm/hmm.c` of v5.3, and the review of it ("precise about `valid = false` and lazy about `valid =
-//! true`"). It is here **with the flaw that the review points to**, to be measured and to be caught.
+//! The origin: `mm/hmm.c` of v5.3, and the review of it, which calls the design precise about "not valid" and lazy about
+//! "valid". It is here **with the flaw that the review points to**, to be measured and to be caught.
 //!
 //! # Guarantee
-//! Less than the seam asks for: [`read_retry`](CollisionTracker::read_retry) says `Valid` if no invalidation that
-//! overlaps the registered range *is running*, or has run since the address space was last quiet. **An invalidation
+//! Less than the seam asks for: [`read_retry`](CollisionTracker::read_retry) says `Valid` only if no invalidation
+//! that overlaps the registered range *is running*, or has run since the address space was last quiet. **An invalidation
 //! that starts after `read_begin` has returned, and is over before `read_retry`, with the whole address space quiet
 //! again, is forgotten**: the flag is back at "valid" over what was read before. It never says `Outrun`.
 //!
@@ -29,7 +29,7 @@
 //! None of these is the design: the use of a freed `hmm` (references are counted here), an invalidation beside the
 //! range taken for one that overlaps (`end < range.start` with an exclusive end), a count that leaked when a start was
 //! refused, a range of a dead address space that an end marked valid. The kernel refuses a start that may not block
-//! also when the list of mirrors is being changed; here it waits for that, which takes a few instructions.
+//! also when the list of mirrors is being changed; here it waits for that, and so for callbacks that run beside it.
 //!
 //! # False retries
 //! By an invalidation that overlaps the registered range and not what is read of it. Waits without need: once hit,
