@@ -130,3 +130,30 @@ pub fn recorded() -> Vec<Step> {
 pub(crate) fn named(range: PageRange) -> String {
     format!("pages {}..{}", range.start().get() / MIN_PAGE, range.end().get() / MIN_PAGE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_recorded_on_real_threads() {
+        step(|| unreachable!("the text of a step is not made"));
+        wrong_step("a page".into());
+        assert_eq!(recorded(), []);
+    }
+
+    #[test]
+    fn a_thread_is_whoever_it_said_last() {
+        assert_eq!(actor(), Actor::fault(1));
+        act_as(Actor::invalidate(2));
+        assert_eq!(actor().to_string(), "invalidate side 2");
+        begin_execution();
+        assert_eq!(actor(), Actor::fault(1));
+    }
+
+    #[test]
+    fn ranges_are_named_by_their_pages() {
+        let range = PageRange::covering(pagemirror_core::addr::VirtAddr::new(4 * MIN_PAGE), 2 * MIN_PAGE, MIN_PAGE);
+        assert_eq!(named(range.unwrap()), "pages 4..6");
+    }
+}

@@ -32,7 +32,8 @@ pub(crate) fn run(order: &Order<'_>, tick: impl Fn(u64)) -> Ended {
     };
     let (lines, complained) = (listen(child.stdout.take()), hear_all(child.stderr.take()));
     let (ended, hung) = follow(&lines, order.case.engine.time() + GRACE, tick);
-    if hung {
+    // What has answered has nothing more to say, and is not waited for.
+    if hung || ended.is_some() {
         // Killing by handle is killing by number, and the number is ours until it was waited for.
         let _ = child.kill();
     }

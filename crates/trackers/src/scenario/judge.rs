@@ -6,7 +6,8 @@
 //! tracker hears of it.
 //!
 //! # Fields
-//! All behind one standard lock that is no part of the model, as the record of steps is. On real threads it orders more
+//! All behind one standard lock that is no part of the model, as the record of steps is. Loom leaves out orders that differ in
+//! nothing that it knows of, so a check must rest on something that the tracker or the page's content orders. On real threads it orders more
 //! than the tracker does, so there this judge sees schedules, never orderings.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -122,12 +123,6 @@ impl Judge {
         let mut ledger = self.ledger();
         let now = ledger.tick();
         ledger.started[entry.0].ending = Some(now);
-    }
-
-    /// Whether an invalidation that overlaps `range` has started and has not begun to end.
-    pub(crate) fn is_running(&self, range: PageRange) -> bool {
-        let runs = |started: &Started| started.started.is_some() && started.ending.is_none();
-        self.ledger().started.iter().any(|started| started.range.overlaps(range) && runs(started))
     }
 
     /// What is wrong with a verdict, if anything. Asked under the device lock, when the verdict was given.

@@ -74,9 +74,11 @@ pub(crate) fn next_beside_the_end(make: &Make) {
     let world = World::new(make);
     steps::act_as(Actor::invalidate(1));
     let first = world.start_before_devices(here());
-    world.change();
     let reader = world.beside(Actor::fault(1), |world| world.attempt(0, &Reader::of(here()), Patience::Waits));
-    let ender = world.beside(Actor::invalidate(2), move |world| world.end(first));
+    let ender = world.beside(Actor::invalidate(2), move |world| {
+        world.change();
+        world.end(first);
+    });
     world.invalidate(here());
     join(ender);
     join(reader);

@@ -202,11 +202,6 @@ impl World {
         Running { world: self, entry, range, inner: Some(inner) }
     }
 
-    /// Whether an invalidation that overlaps `range` has started and has not begun to end.
-    pub(crate) fn is_running(&self, range: PageRange) -> bool {
-        self.judge.is_running(range)
-    }
-
     /// Another page lies at [`here`] from now on: what an invalidation announces.
     pub(crate) fn change(&self) {
         // ORDERING: Relaxed; see `content`.
