@@ -26,6 +26,8 @@ const USAGE: u8 = 2;
 struct Run<'a> {
     pagemirror: &'static str,
     cases: &'a [Judged],
+    /// Tracker and scenario, where the one does not promise what the other asks.
+    not_applicable: &'a [(&'static str, &'static str)],
     exit: u8,
 }
 
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     if let Some(bugs) = args.planted() {
         return planted::run(&bugs, args).into();
     }
-    let cases = args.selection().cases();
+    let selection = args.selection();
+    let (cases, not_applicable) = (selection.cases(), selection.not_applicable());
     if cases.is_empty() {
         eprintln!("pagemirror: none of the trackers chosen promises what the scenarios chosen ask: choose others");
         return USAGE.into();
@@ -44,11 +47,11 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     bar.end();
     let exit = if judged.iter().all(|case| case.as_expected) { FINE } else { FINDING };
     if args.json {
-        let run = Run { pagemirror: env!("CARGO_PKG_VERSION"), cases: &judged, exit };
+        let run = Run { pagemirror: env!("CARGO_PKG_VERSION"), cases: &judged, not_applicable: &not_applicable, exit };
         show(&serde_json::to_string_pretty(&run).unwrap_or_default());
         show("\n");
     } else {
-        show(&print::verdicts(&judged));
+        show(&print::verdicts(&judged, &not_applicable));
     }
     exit.into()
 }

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use pagemirror_lab::check::{Ended, Engine, Expected, Finding, FindingKind, Judged, draw};
+use pagemirror_lab::check::{Ended, Engine, Expected, Finding, FindingKind, Judged, draw, scenarios, trackers};
 
 use crate::stress::table::{Table, number};
 
-/// The table, the pictures, and one line that says it all.
-pub(super) fn verdicts(judged: &[Judged]) -> String {
-    let mut text = table(judged).lines();
+/// The table, the pictures, and one line that says it all. `not_applicable` names trackers and scenarios that were left out.
+pub(super) fn verdicts(judged: &[Judged], not_applicable: &[(&str, &str)]) -> String {
+    let mut text = table(judged, not_applicable).lines();
     for case in judged {
         if is_shown(case, judged) {
             text.push_str(&picture(case));
@@ -18,22 +18,25 @@ pub(super) fn verdicts(judged: &[Judged]) -> String {
     text
 }
 
-/// One line for each scenario of each tracker; an engine in each column.
-fn table(judged: &[Judged]) -> Table {
+/// One line for each scenario of each tracker; an engine in each column, with its executions.
+fn table(judged: &[Judged], not_applicable: &[(&str, &str)]) -> Table {
     let heading: Vec<&str> = ["tracker", "scenario"].into_iter().chain(Engine::ALL.map(Engine::text)).collect();
     let mut table = Table::new(&heading, &[0, 1]);
-    let mut last = "";
-    for first in judged {
-        let same = |other: &&Judged| (other.tracker, other.scenario) == (first.tracker, first.scenario);
-        let cases: Vec<&Judged> = judged.iter().filter(same).collect();
-        if !cases.first().is_some_and(|case| std::ptr::eq(*case, first)) {
-            continue;
+    for tracker in trackers() {
+        let mut name = tracker;
+        for (scenario, _) in scenarios() {
+            let cases = judged.iter().filter(|case| (case.tracker, case.scenario) == (tracker, scenario));
+            let cases: Vec<&Judged> = cases.collect();
+            let left_out = not_applicable.contains(&(tracker, scenario));
+            if cases.is_empty() && !left_out {
+                continue;
+            }
+            let absent = if left_out { "n/a" } else { "-" };
+            let of = |engine| cases.iter().find(|case| case.engine == engine).map_or(absent.into(), |case| cell(case));
+            // The tracker stands beside its first scenario only.
+            let names = [std::mem::take(&mut name).to_owned(), scenario.to_owned()];
+            table.row(names.into_iter().chain(Engine::ALL.map(of)).collect());
         }
-        let cell = |engine| cases.iter().find(|case| case.engine == engine).map_or("-".into(), |case| cell(case));
-        let tracker = if first.tracker == last { "" } else { first.tracker };
-        last = first.tracker;
-        let names = [tracker.to_owned(), first.scenario.to_owned()];
-        table.row(names.into_iter().chain(Engine::ALL.map(cell)).collect());
     }
     table
 }
@@ -98,4 +101,42 @@ fn summary(judged: &[Judged]) -> String {
         String::new()
     };
     format!("\nall {cases} cases are as expected{flaw}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(tracker: &'static str, engine: Engine, expected: Expected, ended: Ended) -> Judged {
+        let as_expected = expected.is_met_by(&ended);
+        Judged { tracker, scenario: "aba", engine, expected, as_expected, milliseconds: 1, ended }
+    }
+
+    fn found(kind: FindingKind) -> Ended {
+        Ended::Found(Finding { kind, text: "VIOLATION: a page".into(), executions: 7, steps: Vec::new() })
+    }
+
+    const PASSED: Ended = Ended::Passed { executions: 1234, complete: true };
+
+    #[test]
+    fn what_is_as_expected_is_said_softly_and_what_is_not_aloud() {
+        let cases = [
+            judged("range-valid", Engine::Loom, Expected::Found, found(FindingKind::Violation)),
+            judged("range-valid", Engine::Shuttle, Expected::Found, PASSED),
+            judged("collision-log", Engine::Loom, Expected::Passes, PASSED),
+            judged("collision-log", Engine::Shuttle, Expected::Passes, found(FindingKind::Violation)),
+            judged("collision-log", Engine::Threads, Expected::Passes, Ended::Badly { what: "it hung".into() }),
+        ];
+        let text = verdicts(&cases, &[("notifier-count", "wrap")]);
+        let row = |name: &str| {
+            let row = text.lines().find(|line| line.starts_with(name)).unwrap();
+            row.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(row("range-valid "), "range-valid aba found NOT FOUND -");
+        assert_eq!(row("collision-log "), "collision-log aba ok 1,234 FOUND BROKEN");
+        assert_eq!(row("notifier-count "), "notifier-count wrap n/a n/a n/a");
+        assert!(text.contains("collision-log, aba, threads: it hung"), "{text}");
+        assert!(text.contains("the check has lost its power"), "{text}");
+        assert!(text.ends_with("3 of 5 cases are not as expected\n"), "{text}");
+    }
 }

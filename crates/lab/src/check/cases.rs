@@ -105,19 +105,29 @@ impl Selection {
     /// The cases, tracker by tracker; those whose tracker does not promise what the scenario asks are left out.
     #[must_use]
     pub fn cases(&self) -> Vec<Case> {
-        let chosen = |name: &str| self.scenarios.is_empty() || self.scenarios.iter().any(|chosen| chosen == name);
-        let mut cases = Vec::new();
-        for tracker in TrackerName::ALL {
-            if !self.trackers.is_empty() && !self.trackers.contains(&tracker) {
-                continue;
-            }
-            for scenario in SCENARIOS.iter().filter(|scenario| chosen(scenario.name) && scenario.applies_to(tracker)) {
-                let engines = Engine::ALL.into_iter();
-                let engines = engines.filter(|engine| self.engines.is_empty() || self.engines.contains(engine));
-                cases.extend(engines.map(|engine| Case { tracker, scenario, engine }));
-            }
-        }
-        cases
+        let pairs = self.pairs().filter(|(tracker, scenario)| scenario.applies_to(*tracker));
+        let engines = |engine: &Engine| self.engines.is_empty() || self.engines.contains(engine);
+        let of_a_pair = |(tracker, scenario)| {
+            let engines = Engine::ALL.into_iter().filter(engines);
+            engines.map(move |engine| Case { tracker, scenario, engine })
+        };
+        pairs.flat_map(of_a_pair).collect()
+    }
+
+    /// The trackers and scenarios that were left out, by name.
+    #[must_use]
+    pub fn not_applicable(&self) -> Vec<(&'static str, &'static str)> {
+        let pairs = self.pairs().filter(|(tracker, scenario)| !scenario.applies_to(*tracker));
+        pairs.map(|(tracker, scenario)| (tracker.text(), scenario.name)).collect()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (TrackerName, &'static Scenario)> {
+        let tracker = |tracker: &TrackerName| self.trackers.is_empty() || self.trackers.contains(tracker);
+        let scenario = |scenario: &&Scenario| {
+            self.scenarios.is_empty() || self.scenarios.iter().any(|chosen| chosen == scenario.name)
+        };
+        let trackers = TrackerName::ALL.into_iter().filter(tracker);
+        trackers.flat_map(move |tracker| SCENARIOS.iter().filter(scenario).map(move |scenario| (tracker, scenario)))
     }
 }
 
@@ -157,6 +167,18 @@ mod tests {
         let cases = selection.cases();
         assert_eq!(cases.len(), 1);
         assert_eq!((cases[0].scenario.name, cases[0].engine), ("aba", Engine::Loom));
+        assert!(selection.not_applicable().is_empty());
+    }
+
+    #[test]
+    fn what_a_tracker_does_not_promise_is_named_and_not_run() {
+        let selection = Selection {
+            trackers: vec![TrackerName::NotifierCount],
+            scenarios: vec!["neighbours".into()],
+            ..Selection::default()
+        };
+        assert!(selection.cases().is_empty());
+        assert_eq!(selection.not_applicable(), [("notifier-count", "neighbours")]);
     }
 
     #[test]

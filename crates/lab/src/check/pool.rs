@@ -29,7 +29,7 @@ pub fn run(cases: &[Case], progress: &(dyn Fn(Progress<'_>) + Sync)) -> Vec<Judg
         let since = Instant::now();
         let ended = process::run(&Order { case: *case, planted: None }, |executions| tell(case, executions));
         done.fetch_add(1, Ordering::Relaxed);
-        tell(case, 0);
+        tell(case, ended.executions());
         Judged::new(case, ended, since.elapsed().as_millis() as u64)
     })
 }

@@ -102,6 +102,18 @@ pub enum Ended {
     },
 }
 
+impl Ended {
+    /// All executions that it says it had.
+    #[must_use]
+    pub const fn executions(&self) -> u64 {
+        match self {
+            Self::Passed { executions, .. } => *executions,
+            Self::Found(finding) => finding.executions,
+            Self::Badly { .. } => 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
