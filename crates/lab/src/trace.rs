@@ -40,6 +40,7 @@ mod header;
 mod lines;
 mod population;
 mod read;
+pub mod strace;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -57,9 +57,7 @@ impl Header {
     pub(super) fn check(&self) -> Result<(), Problem> {
         let texts = [&self.command, &self.machine, &self.kernel, &self.recorded, &self.tool, &self.attribution];
         texts.into_iter().try_for_each(|text| check_text(text))?;
-        if !is_page(self.page) {
-            return Err(Problem::Form { what: "this is no page size", expected: PAGE });
-        }
+        check_page(self.page)?;
         if !self.dropped.iter().all(|(kind, count)| is_kind(kind) && *count > 0) || self.dropped_text().len() > LONGEST
         {
             return Err(Problem::Form { what: "this is no count of what was dropped", expected: DROPPED });
@@ -114,6 +112,10 @@ pub(super) fn dropped(text: &str) -> Result<BTreeMap<String, u64>, Problem> {
         Some((kind.to_owned(), count.parse().ok()?))
     };
     text.split(' ').map(one).collect::<Option<_>>().ok_or(wrong)
+}
+
+pub(super) fn check_page(page: u64) -> Result<(), Problem> {
+    if is_page(page) { Ok(()) } else { Err(Problem::Form { what: "this is no page size", expected: PAGE }) }
 }
 
 pub(super) fn check_text(text: &str) -> Result<(), Problem> {

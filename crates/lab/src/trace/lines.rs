@@ -71,6 +71,10 @@ impl<R: BufRead> Lines<R> {
         self.line.ends_with(b"\n")
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The checksum of every line before this one.
     pub(super) fn before(&self) -> u64 {
         self.before.value()
