@@ -141,6 +141,26 @@ impl Discard {
 pub type Invalidated = SmallVec<[(PageRange, notify::Event); 3]>;
 
 impl Operation {
+    /// The kind of operation, in one word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Appear => "appear",
+            Self::Map(_) => "map",
+            Self::Replace(_) => "replace",
+            Self::Unmap(_) => "unmap",
+            Self::Remap { .. } => "remap",
+            Self::Grow(_) => "grow",
+            Self::Shrink(_) => "shrink",
+            Self::Protect(..) => "protect",
+            Self::Discard(..) => "discard",
+            Self::Fork { .. } => "fork",
+            Self::Thread(_) => "thread",
+            Self::Exec { .. } => "exec",
+            Self::Exit { .. } => "exit",
+        }
+    }
+
     /// Which translations of this address space stop being true by the operation, and why. Nothing, where a device may go
     /// on with all it has.
     ///

@@ -47,8 +47,9 @@ impl<'t> Call<'t> {
     /// The argument with this number as a number.
     pub(super) fn number(&self, number: usize) -> Result<u64, String> {
         let arg = self.arg(number)?;
-        parse_number(arg)
-            .ok_or_else(|| format!("argument {} of {} should be a number: {arg:.40}", number + 1, self.name))
+        parse_number(arg).ok_or_else(|| {
+            format!("argument {} of {} should be a number and is {}", number + 1, self.name, quoted(arg))
+        })
     }
 }
 
@@ -124,6 +125,12 @@ fn result(text: &str) -> Option<CallResult> {
         return Some(CallResult::Failed);
     }
     parse_number(word).map(CallResult::Value)
+}
+
+/// The beginning of a text in a message, with nothing in it that a terminal would obey.
+pub(super) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 40;
+    format!("{:?}", text.chars().take(SHOWN).collect::<String>())
 }
 
 /// A number as strace writes it.

@@ -50,7 +50,10 @@ impl<'t> Body<'t> {
     fn parse(text: &'t str) -> Result<Self, String> {
         if let Some(said) = text.strip_prefix("+++ ").and_then(|text| text.strip_suffix(" +++")) {
             if let Some(by) = said.strip_prefix("superseded by execve in pid ") {
-                return by.parse().map(Self::Superseded).map_err(|_| format!("{by:.20} is no process number"));
+                return by
+                    .parse()
+                    .map(Self::Superseded)
+                    .map_err(|_| format!("{} is no process number", super::call::quoted(by)));
             }
             if said.starts_with("exited with ") || said.starts_with("killed by ") {
                 return Ok(Self::Exited);

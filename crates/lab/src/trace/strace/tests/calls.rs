@@ -167,7 +167,7 @@ fn a_line_that_is_not_understood_is_named() {
         ("5.0 munmap(0x10000, 4096", "no end"),
         ("5.0 munmap(0x10000, 4096)", "no result"),
         ("5.0 munmap(0x10000) = 0", "no argument 2"),
-        ("5.0 munmap(here, 4096) = 0", "should be a number: here"),
+        ("5.0 munmap(here, 4096) = 0", "should be a number and is \"here\""),
         ("5.0 munmap(0x10000, 0) = 0", "no range"),
         ("5.0 munmap(0xfffffffffffff000, 8192) = 0", "no range"),
         ("5.0 mmap(NULL, 4096, PROT_READ) = 0x10000", "no argument 4"),
