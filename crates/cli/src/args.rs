@@ -111,11 +111,17 @@ pub(crate) struct ImportArgs {
     #[arg(short, long, value_name = "TRACE")]
     pub(crate) output: Option<PathBuf>,
     /// Bytes of a page of the machine on which the log was made
-    #[arg(long, default_value_t = 4096, value_name = "BYTES")]
+    #[arg(long, default_value_t = 4096, value_name = "BYTES", value_parser = page_size)]
     pub(crate) page: u64,
     /// The log; `-` is standard input
     #[arg(default_value = "-", value_name = "LOG")]
     pub(crate) log: PathBuf,
+}
+
+/// A page size of some machine that Linux runs on.
+fn page_size(text: &str) -> Result<u64, String> {
+    let size = text.parse().ok().filter(|size: &u64| size.is_power_of_two() && (1 << 12..=1 << 24).contains(size));
+    size.ok_or_else(|| "a page is a power of two from 4096 to 16777216 bytes".to_owned())
 }
 
 /// Runs one row in this process and prints its report as JSON. Used by `stress` itself.

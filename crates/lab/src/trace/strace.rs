@@ -25,7 +25,8 @@
 //! `trace::strace::tests`, one test for each peculiarity of a log; `trace::tests::fuzz`.
 //!
 //! # Not covered
-//! Ranges that a call does not name: `PROT_GROWSDOWN`, stacks that grow, what the loader of the kernel maps. Segments of
+//! Which of two tasks is meant, where lines without numbers are followed by lines with numbers and nobody was seen to make a
+//! task: the first number is taken for that of the one so far. Ranges that a call does not name: `PROT_GROWSDOWN`, stacks that grow, what the loader of the kernel maps. Segments of
 //! shared memory whose shmget is not in the log have no known size. Logs of 32-bit programs that use another page size
 //! than they are read with.
 
@@ -80,7 +81,7 @@ impl Trace {
     /// # Errors
     /// With the number of the line that is not understood, and what to do.
     pub fn import(log: impl BufRead, origin: &Origin) -> Result<Self, TraceError> {
-        super::header::check_page(origin.page).map_err(|problem| TraceError::at(0, b"", problem))?;
+        super::header::check_page(origin.page).map_err(|problem| TraceError::at(1, b"", problem))?;
         let mut reader = LogReader::new(origin.page);
         let mut lines = Lines::new(log, LONGEST_LINE);
         while lines.advance()? {
@@ -118,6 +119,8 @@ struct LogReader {
     begun: HashMap<u32, Begun>,
     /// Who is alive, as far as this log says it; for lines without a process number.
     alive: BTreeSet<u32>,
+    /// Of each task that has ended, the line that said so: its maker's call may return later.
+    ended: HashMap<u32, u64>,
     /// Whether a line had a process number, or told of another process: until then there is one task.
     several: bool,
     /// The first step of the unnamed task.
@@ -142,6 +145,7 @@ impl LogReader {
             dropped: BTreeMap::new(),
             begun: HashMap::new(),
             alive: BTreeSet::new(),
+            ended: HashMap::new(),
             several: false,
             unnamed_from: 0,
             segments: Segments::default(),
@@ -215,6 +219,7 @@ impl LogReader {
             },
             Body::Exited => {
                 self.alive.remove(&pid);
+                self.ended.insert(pid, number);
                 self.push(pid, &here, Effect::Exited);
                 Ok(())
             }
@@ -247,7 +252,9 @@ impl LogReader {
         match effect::translate(&call, self.page, &mut self.segments)? {
             Translated::Effects(effects) => {
                 for effect in effects {
-                    if let Effect::Create { child, .. } = effect {
+                    if let Effect::Create { child, .. } = effect
+                        && self.ended.get(&child).is_none_or(|ended| *ended < begun.order)
+                    {
                         self.alive.insert(child);
                     }
                     self.push(pid, if effect.counts_from_its_beginning() { begun } else { ended }, effect);
@@ -313,6 +320,9 @@ impl LogReader {
     }
 
     fn finish(mut self, origin: &Origin) -> Result<Trace, TraceError> {
+        if !self.held.is_empty() {
+            self.drop_one("cut-line");
+        }
         if !self.begun.is_empty() {
             *self.dropped.entry("unfinished").or_default() += self.begun.len() as u64;
         }

@@ -31,7 +31,8 @@ pub(super) enum Body<'t> {
 impl<'t> LogLine<'t> {
     /// Takes a line apart. Nothing, when it is a message of strace's own.
     pub(super) fn parse(line: &'t str) -> Result<Option<Self>, String> {
-        if line.trim().is_empty() || line.starts_with("strace: ") || line.starts_with("[ Process PID=") {
+        let is_message = |text: &str| text.starts_with("strace: ") || text.starts_with("[ Process PID=");
+        if line.trim().is_empty() || is_message(line) {
             return Ok(None);
         }
         let (pid, rest) = number_in_front(line)?;
@@ -42,7 +43,8 @@ impl<'t> LogLine<'t> {
              output of the program itself must not be in it"
                 .to_owned()
         })?;
-        Ok(Some(Self { pid, at_us, body: Body::parse(body.trim())? }))
+        let body = body.trim();
+        Ok(if is_message(body) { None } else { Some(Self { pid, at_us, body: Body::parse(body)? }) })
     }
 }
 
@@ -137,7 +139,12 @@ mod tests {
         for wrong in ["", "+++ hello +++", "mmap", "(NULL)", "+++ superseded by execve in pid x +++"] {
             assert!(body(wrong).is_err(), "{wrong}");
         }
-        for message in ["", "strace: Process 7 attached", "[ Process PID=7 runs in 32 bit mode. ]"] {
+        for message in [
+            "",
+            "strace: Process 7 attached",
+            "[ Process PID=7 runs in 32 bit mode. ]",
+            "7 1.5 [ Process PID=7 runs in 32 bit mode. ]",
+        ] {
             assert_eq!(LogLine::parse(message), Ok(None), "{message}");
         }
     }

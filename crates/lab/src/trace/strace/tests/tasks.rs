@@ -136,6 +136,17 @@ fn lines_without_a_number_are_those_of_the_only_one() {
 }
 
 #[test]
+fn a_child_that_ends_before_its_maker_s_call_returns_is_not_waited_for() {
+    let log = "5.0 brk(NULL) = 0x555555559000\n\
+        5.1 vfork( <unfinished ...>\n\
+        [pid 12] 5.2 munmap(0x10000, 4096) = 0\n\
+        [pid 12] 5.3 +++ exited with 127 +++\n\
+        5.4 <... vfork resumed>) = 12\n\
+        5.5 brk(0x55555555a000) = 0x55555555a000\n";
+    assert_eq!(events(log), ["0 0 0 a", "100000 0 0 t 1", "100000 0 1 u 10", "100000 0 1 x", "200000 0 0 g 555555559"]);
+}
+
+#[test]
 fn without_following_children_there_is_one_task() {
     let log = "5.0 fork() = 12\n5.1 fork() = 13\n5.2 munmap(0x10000, 4096) = 0\n";
     assert_eq!(events(log), ["0 0 0 a", "0 0 0 c 1 1", "100000 0 0 c 2 2", "100000 0 0 u 10"]);
