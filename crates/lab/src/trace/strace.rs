@@ -16,8 +16,8 @@
 //! those of the one that is alive.
 //!
 //! A task that nobody is seen to make is guessed: if the first thing it does is `brk(NULL)`, with which the loader of every
-//! program begins, it has a new address space; else it shares that of the task which acted last before it, which is most
-//! often its maker. It is taken for a thread and not for a forked child, because a child that does not exec changes its
+//! program begins, it has a new address space; else it shares that of the task which acted last before it, if that is alive,
+//! which is most often its maker. It is taken for a thread and not for a forked child, because a child that does not exec changes its
 //! memory little, and threads without lines of clone are the common case (`-e trace=memory`). How many were guessed is said
 //! in the header.
 //!

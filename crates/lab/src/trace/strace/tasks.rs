@@ -100,6 +100,8 @@ impl Tasks {
                 Some(range) => self.push(task, Operation::Unmap(range)),
                 None => self.drop_one("shmdt-of-unknown-size"),
             },
+            // Only where numbers of another namespace are mixed in.
+            Effect::Create { child, .. } if child == step.pid => self.drop_one("child-of-its-own-number"),
             Effect::Create { child, shares_memory, same_process } => {
                 self.create(task, child, shares_memory, same_process);
             }

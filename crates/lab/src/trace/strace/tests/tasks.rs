@@ -227,6 +227,14 @@ fn numbers_of_another_namespace_are_those_of_this_one() {
 }
 
 #[test]
+fn nobody_is_its_own_child() {
+    // The result is a number of another namespace, and happens to be the maker's here.
+    let log = format!("11 5.0 {FORK} = 11\n11 5.1 munmap(0x10000, 4096) = 0\n12 5.2 munmap(0x20000, 4096) = 0\n");
+    assert_eq!(events(&log), ["0 0 0 a", "100000 0 0 u 10", "100000 0 1 a", "0 0 1 u 20"]);
+    assert_eq!(dropped(&log, "child-of-its-own-number"), 1);
+}
+
+#[test]
 fn halves_of_calls_are_counted() {
     let log = "11 5.0 <... munmap resumed>) = 0\n\
         11 5.1 munmap(0x10000, 4096 <unfinished ...>\n\
