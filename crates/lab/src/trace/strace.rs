@@ -16,19 +16,19 @@
 //! those of the one that is alive.
 //!
 //! A task that nobody is seen to make is guessed: if the first thing it does is `brk(NULL)`, with which the loader of every
-//! program begins, it has a new address space; else it shares that of the task which acted last before it, if that is alive,
-//! which is most often its maker. It is taken for a thread and not for a forked child, because a child that does not exec changes its
-//! memory little, and threads without lines of clone are the common case (`-e trace=memory`). How many were guessed is said
-//! in the header.
+//! program begins, it has a new address space; else it shares that of the task which acted last before it, if that is
+//! alive, which is most often its maker. It is taken for a thread and not for a forked child, because a child that does not
+//! exec changes its memory little, and threads without lines of clone are the common case (`-e trace=memory`). How many
+//! were guessed is said in the header.
 //!
 //! # Checked by
 //! `trace::strace::tests`, one test for each peculiarity of a log; `trace::tests::fuzz`.
 //!
 //! # Not covered
-//! Which of two tasks is meant, where lines without numbers are followed by lines with numbers and nobody was seen to make a
-//! task: the first number is taken for that of the one so far. Ranges that a call does not name: `PROT_GROWSDOWN`, stacks that grow, what the loader of the kernel maps. Segments of
-//! shared memory whose shmget is not in the log have no known size. Logs of 32-bit programs that use another page size
-//! than they are read with.
+//! Which of two tasks is meant, where lines without numbers are followed by lines with numbers and nobody was seen to make
+//! a task: the first number is taken for that of the one so far. Ranges that a call does not name: `PROT_GROWSDOWN`, stacks
+//! that grow, what execve itself maps. Segments of shared memory whose shmget is not in the log have no known size. Logs of
+//! a machine with another page size than they are read with.
 
 mod call;
 mod clock;
