@@ -1,8 +1,11 @@
 //! The `pagemirror` program.
 //!
-//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own.
+//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `record` and
+//! `import` make traces of real programs.
 
 mod args;
+mod import;
+mod record;
 mod rows;
 mod stress;
 
@@ -14,6 +17,8 @@ use clap::Parser;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Stress(options) => stress::run(&options),
+        Command::Record(options) => record::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
     }
 }

@@ -9,7 +9,7 @@ mod plan;
 mod print;
 mod progress;
 pub(crate) mod report;
-mod table;
+pub(crate) mod table;
 mod verdict;
 
 use std::io::Write;

@@ -1,3 +1,5 @@
 //! The laboratory: model checks, the simulator, traces of real programs, and measurements of every tracker.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod trace;
