@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
@@ -26,6 +28,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Stress(StressArgs),
     Check(check::CheckArgs),
+    Record(RecordArgs),
+    Import(ImportArgs),
     #[command(hide = true)]
     StressRow(RowArgs),
     #[command(hide = true)]
@@ -74,6 +78,55 @@ impl StressArgs {
         // Short enough to be typed again.
         self.seed.unwrap_or_else(|| clock() / 1000 % 1_000_000_000)
     }
+}
+
+/// Record what a program does to its address spaces: its own and those of all its children.
+///
+/// Runs the command, unmodified, under strace, which must be installed. The command has this program's standard input,
+/// output and error; an interrupt from the keyboard reaches it as always, and what was recorded until then is written. A
+/// summary goes to standard error. The trace is text: docs/trace-format.md. A log that strace made elsewhere becomes a trace by
+/// `pagemirror import`.
+///
+/// Exit code: the command's own, once it ran (128 and the signal's number, if one ended it); the trace is written whatever
+/// that is. 2 when nothing was recorded (a message says why), or for wrong arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
+    /// The file to write
+    #[arg(short, long, value_name = "TRACE")]
+    pub(crate) output: PathBuf,
+    /// The command and its arguments, behind `--`
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Make a trace of a log that strace saved.
+///
+/// Such a log is made by
+///
+///   strace -f -ttt -o LOG -e trace=memory,execve,fork,vfork,clone,clone3,shmget COMMAND
+///
+/// Only `memory` is needed; without the others, who shares memory with whom is guessed, and the trace says so. Other calls
+/// may be in the log, and are counted. A summary goes to standard error.
+///
+/// Exit code: 0 when the trace was written; 1 when a line of the log is not understood (a message says which and why); 2
+/// when a file cannot be read or written, or for wrong arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "TRACE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Bytes of a page of the machine on which the log was made
+    #[arg(long, default_value_t = 4096, value_name = "BYTES", value_parser = page_size)]
+    pub(crate) page: u64,
+    /// The log; `-` is standard input
+    #[arg(default_value = "-", value_name = "LOG")]
+    pub(crate) log: PathBuf,
+}
+
+/// A page size of some machine that Linux runs on.
+fn page_size(text: &str) -> Result<u64, String> {
+    let size = text.parse().ok().filter(|size: &u64| size.is_power_of_two() && (1 << 12..=1 << 24).contains(size));
+    size.ok_or_else(|| "a page is a power of two from 4096 to 16777216 bytes".to_owned())
 }
 
 /// Runs one row in this process and prints its report as JSON. Used by `stress` itself.

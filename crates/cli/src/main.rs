@@ -1,10 +1,12 @@
 //! The `pagemirror` program.
 //!
 //! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
-//! what `pagemirror_lab::check` finds.
+//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs.
 
 mod args;
 mod check;
+mod import;
+mod record;
 mod rows;
 mod stress;
 
@@ -16,6 +18,8 @@ use clap::Parser;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Stress(options) => stress::run(&options),
+        Command::Record(options) => record::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
         Command::Check(options) => check::run(&options),
         Command::CheckChild(options) => check::run_child(&options),

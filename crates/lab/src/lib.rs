@@ -3,3 +3,4 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod check;
+pub mod trace;

@@ -5,7 +5,7 @@
 //! a small body) and for shuttle (`--cfg shuttle`: random schedules of a large one, sequentially consistent).
 //!
 //! Locks here do not poison: a panic while one is held leaves data that its owner must be able to live with, and
-//! each owner says why it can. `Arc` is the standard one everywhere: its counting is not what we check.
+//! each owner says why it can. `Arc` and `OnceLock` are the standard ones everywhere: they are not what we check.
 //!
 //! # Planted bugs
 //!
@@ -20,7 +20,7 @@ mod lock;
 
 pub use backend::{atomic, hint, section_depth, thread, thread_index};
 pub use lock::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use std::sync::Arc;
+pub use std::sync::{Arc, OnceLock};
 
 /// Says whether the bug of this name is planted in this run. Always `false` outside `--cfg pagemirror_planted`.
 #[inline(always)]

@@ -4,9 +4,9 @@
 //! range by a number instead; this table makes the one as cheap as the other. It grows by segments, each twice as large
 //! as the one before; a segment is made before anybody knows a number in it, and stays.
 
-// The standard one on every engine, as `Arc` is: who looks at a cell has its number from whoever had the segment made, so
-// there is nothing here for a model checker to find.
-use std::sync::OnceLock;
+// The standard one on every engine: who looks at a cell has its number from whoever had the segment made, so there is
+// nothing here for a model checker to find.
+use pagemirror_sync::OnceLock;
 
 /// Cells of the first segment. One segment is enough for a program of ordinary size; a model wants few.
 const FIRST: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
