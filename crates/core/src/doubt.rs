@@ -55,16 +55,16 @@ pub struct DoubtSet {
 }
 
 impl DoubtSet {
-    /// Nothing in doubt.
+    /// Nothing in doubt, with room for so many doubts that are kept apart.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn with_room(doubts: usize) -> Self {
         Self {
-            slots: (0..DOUBTS).map(|_| Slot::default()).collect(),
+            slots: (0..doubts).map(|_| Slot::default()).collect(),
             used: AtomicUsize::new(0),
             overflow: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             marks: AtomicU64::new(0),
-            writer: Mutex::new((0..DOUBTS).map(|_| 0).collect()),
+            writer: Mutex::new((0..doubts).map(|_| 0).collect()),
         }
     }
 
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_proof_ends_only_the_doubts_that_it_began_after() {
-        let doubt = DoubtSet::new();
+        let doubt = DoubtSet::with_room(DOUBTS);
         doubt.set(pages(0, 4));
         let mark = doubt.mark();
         doubt.set(pages(8, 4));
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_second_discard_of_the_same_range_needs_a_proof_of_its_own() {
-        let doubt = DoubtSet::new();
+        let doubt = DoubtSet::with_room(DOUBTS);
         doubt.set(pages(0, 4));
         let mark = doubt.mark();
         doubt.set(pages(0, 4));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn too_many_doubts_put_everything_in_doubt_and_come_back() {
-        let doubt = DoubtSet::new();
+        let doubt = DoubtSet::with_room(DOUBTS);
         for page in 0..=DOUBTS as u64 {
             doubt.set(pages(page * 2, 1));
         }

@@ -158,11 +158,17 @@ impl Gate {
     /// An open gate over this word.
     #[must_use]
     pub fn new(word: GateWord) -> Self {
+        Self::with_counters(word, SECTION_COUNTERS)
+    }
+
+    /// As [`new`](Self::new), with so many counters for sections (at least one): fewer are safe and shared more.
+    #[must_use]
+    pub fn with_counters(word: GateWord, counters: usize) -> Self {
         let counter = |_| SectionCounter(AtomicU64::new(0));
         Self {
             word,
             cause: AtomicU8::new(0),
-            sections: (0..SECTION_COUNTERS).map(counter).collect(),
+            sections: (0..counters.max(1)).map(counter).collect(),
             parked: WaitQueue::new(),
         }
     }

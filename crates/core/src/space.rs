@@ -18,7 +18,7 @@ use pagemirror_sync::{Arc, planted};
 
 use crate::addr::PageRange;
 use crate::collision::{CollisionTracker, InvalidationId, Reader, Token, Verdict};
-use crate::doubt::DoubtSet;
+use crate::doubt::{DOUBTS, DoubtSet};
 use crate::error::Error;
 use crate::gate::{Gate, LostCause};
 use crate::log::CollisionLog;
@@ -58,7 +58,12 @@ impl Default for AddressSpace {
 impl<T: CollisionTracker> AddressSpace<T> {
     /// An address space over this tracker and gate.
     pub fn new(tracker: T, gate: Gate) -> Self {
-        Self { tracker, gate, doubt: DoubtSet::new(), subscribers: Subscribers::new() }
+        Self::with_doubts(tracker, gate, DOUBTS)
+    }
+
+    /// As [`new`](Self::new), with room for so many doubts that are kept apart; one more puts everything in doubt.
+    pub fn with_doubts(tracker: T, gate: Gate, doubts: usize) -> Self {
+        Self { tracker, gate, doubt: DoubtSet::with_room(doubts), subscribers: Subscribers::new() }
     }
 
     /// The gate in front of uses.

@@ -30,18 +30,25 @@ const BATCH: usize = if cfg!(any(loom, shuttle)) { 2 } else { 256 };
 pub struct Batch {
     events: [(Event, PageRange); BATCH],
     len: usize,
+    room: usize,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { events: [(Event::Requested, PageRange::ALL); BATCH], len: 0 }
+        Self::with_room(BATCH)
     }
 }
 
 impl Batch {
+    /// An empty batch with room for so many events: at least two, at most what the default has.
+    #[must_use]
+    pub fn with_room(room: usize) -> Self {
+        Self { events: [(Event::Requested, PageRange::ALL); BATCH], len: 0, room: room.clamp(2, BATCH) }
+    }
+
     /// Adds an event. A full batch becomes one discard of everything, which is safe. Says whether it is still exact.
     pub fn push(&mut self, event: Event, range: PageRange) -> bool {
-        let exact = self.len < BATCH;
+        let exact = self.len < self.room;
         if !exact {
             self.events[0] = (Event::Remove, PageRange::ALL);
             self.len = 1;

@@ -24,9 +24,10 @@
 //! `lowered_gate_with_waiters`.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pagemirror_sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use pagemirror_sync::time::Instant;
 use pagemirror_sync::{Condvar, Mutex, planted};
 
 use crate::gate::Gate;

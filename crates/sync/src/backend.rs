@@ -4,8 +4,24 @@
 pub use loom::{hint, sync::atomic};
 #[cfg(all(shuttle, not(loom)))]
 pub use shuttle::{hint, sync::atomic};
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(sim)]
+pub use crate::sim::atomic;
+#[cfg(not(any(loom, shuttle, sim)))]
 pub use std::{hint, sync::atomic};
+
+/// Hints of this build.
+#[cfg(sim)]
+pub mod hint {
+    pub use crate::sim::yield_now as spin_loop;
+}
+
+/// The clock of this build. A model checker has none: there an instant is the standard one, and nothing depends on it.
+pub mod time {
+    #[cfg(sim)]
+    pub use crate::sim::time::Instant;
+    #[cfg(not(sim))]
+    pub use std::time::Instant;
+}
 
 /// Threads of this build's scheduler.
 pub mod thread {
@@ -13,10 +29,13 @@ pub mod thread {
     pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
     #[cfg(all(shuttle, not(loom)))]
     pub use shuttle::thread::{Builder, JoinHandle, spawn, yield_now};
-    #[cfg(not(any(loom, shuttle)))]
+    #[cfg(sim)]
+    pub use crate::sim::{JoinHandle, sleep, spawn, yield_now};
+    #[cfg(not(any(loom, shuttle, sim)))]
     pub use std::thread::{Builder, JoinHandle, spawn, yield_now};
 
     /// Sleeps for `duration`; under a model checker, which has no clock, it only lets others run.
+    #[cfg(not(sim))]
     pub fn sleep(duration: std::time::Duration) {
         if cfg!(any(loom, shuttle)) {
             yield_now();
@@ -30,7 +49,7 @@ pub mod thread {
 ///
 /// Used to spread threads over counters. Two threads never share a number while both live; numbers are not used
 /// again after a thread has ended.
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(loom, shuttle, sim)))]
 #[inline]
 #[must_use]
 pub fn thread_index() -> usize {
@@ -62,6 +81,13 @@ pub fn thread_index() -> usize {
     shuttle::current::me().into()
 }
 
+/// See the standard build: the actor's number.
+#[cfg(sim)]
+#[must_use]
+pub fn thread_index() -> usize {
+    crate::sim::current()
+}
+
 /// Runs `f` on the calling thread's count of sections it is in: 0 or 1. Outside the model: never an interleaving.
 #[inline]
 pub fn section_depth<R>(f: impl FnOnce(&std::cell::Cell<u32>) -> R) -> R {
@@ -75,7 +101,11 @@ pub fn section_depth<R>(f: impl FnOnce(&std::cell::Cell<u32>) -> R) -> R {
         shuttle::thread_local! { static DEPTH: std::cell::Cell<u32> = std::cell::Cell::new(0); }
         DEPTH.with(f)
     }
-    #[cfg(not(any(loom, shuttle)))]
+    #[cfg(sim)]
+    {
+        crate::sim::section_depth(f)
+    }
+    #[cfg(not(any(loom, shuttle, sim)))]
     {
         thread_local! { static DEPTH: std::cell::Cell<u32> = const { std::cell::Cell::new(0) }; }
         DEPTH.with(f)

@@ -1,8 +1,9 @@
 //! The one place of pagemirror that names threading primitives.
 //!
-//! Everything above imports atomics, locks and threads from here, so that one source builds three ways:
+//! Everything above imports atomics, locks, threads and the clock from here, so that one source builds four ways:
 //! for real threads (the default), for loom (`--cfg loom`: every interleaving and every permitted reordering of
-//! a small body) and for shuttle (`--cfg shuttle`: random schedules of a large one, sequentially consistent).
+//! a small body), for shuttle (`--cfg shuttle`: random schedules of a large one, sequentially consistent) and for the
+//! simulator (`--cfg sim`: as shuttle, in virtual time, from a seed).
 //!
 //! Locks here do not poison: a panic while one is held leaves data that its owner must be able to live with, and
 //! each owner says why it can. `Arc` and `OnceLock` are the standard ones everywhere: they are not what we check.
@@ -17,8 +18,10 @@
 
 mod backend;
 mod lock;
+#[cfg(sim)]
+pub mod sim;
 
-pub use backend::{atomic, hint, section_depth, thread, thread_index};
+pub use backend::{atomic, hint, section_depth, thread, thread_index, time};
 pub use lock::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use std::sync::{Arc, OnceLock};
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use loom::sync as imp;
 #[cfg(all(shuttle, not(loom)))]
 use shuttle::sync as imp;
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(sim)]
+use crate::sim::lock as imp;
+#[cfg(not(any(loom, shuttle, sim)))]
 use std::sync as imp;
 
 /// A mutual-exclusion lock. A panic while it is held releases it.
