@@ -1,0 +1,266 @@
+//! A checker at the seam: it stands between the space and its tracker, writes down every start, end and answer, and compares
+//! the answers with the exact history.
+//!
+//! # What it holds against a tracker
+//! - *Lost*: `Valid`, though an overlapping invalidation had started before the question and had not begun to end when
+//!   `read_begin` returned. Whatever the tracker, that is wrong.
+//! - *False retry*: `Hit`, though no overlapping invalidation can have started since `read_begin` was called.
+//! - *False wait*: `read_begin` waited, though no overlapping invalidation ran beside it.
+//! - *Late*: `read_begin` came back long after the last invalidation that it can have waited for had ended, or after
+//!   coherence was declared lost: a wake-up was lost.
+//!
+//! A tracker that claims to be exact must be free of the middle two; for the others they are counted.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pagemirror_core_sim::addr::PageRange;
+use pagemirror_core_sim::collision::{
+    CollisionTracker, Conservative, InvalidationId, Reader, SubscriptionId, Token, Verdict,
+};
+use pagemirror_core_sim::wait::{Interrupted, Wait};
+use pagemirror_sync_sim::sim;
+
+use super::counts::{Count, Counts};
+use super::memory::NEVER;
+use super::world::Moments;
+
+/// How late a woken reader may be: far above what a few preemptions in a row can make of it, far below a deaf nap.
+const LATE: Duration = Duration::from_millis(200);
+
+/// One invalidation, by the moments of its calls.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    id: Option<InvalidationId>,
+    range: PageRange,
+    start_called: u64,
+    start_returned: u64,
+    end_called: u64,
+    end_returned: u64,
+}
+
+/// The attempt of one actor.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempt {
+    called: u64,
+    returned: u64,
+    /// The first record that can matter to it.
+    first: usize,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    records: Vec<Record>,
+    /// Those that have not ended.
+    running: Vec<usize>,
+    attempts: Vec<Attempt>,
+    /// When the last invalidation ended, in virtual time.
+    last_end: Duration,
+    lost: Option<Duration>,
+    counts: Counts,
+}
+
+/// A tracker under observation.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    tracker: Box<dyn CollisionTracker>,
+    exact: bool,
+    moments: Arc<Moments>,
+    history: Mutex<History>,
+}
+
+impl Observed {
+    pub(crate) fn new(tracker: Box<dyn CollisionTracker>, exact: bool) -> Self {
+        Self { tracker, exact, moments: Arc::default(), history: Mutex::default() }
+    }
+
+    pub(crate) fn moments(&self) -> Arc<Moments> {
+        Arc::clone(&self.moments)
+    }
+
+    /// Coherence is declared lost from here on.
+    pub(crate) fn lost_at(&self, at: Duration) {
+        self.history().lost.get_or_insert(at);
+    }
+
+    pub(crate) fn add_to(&self, counts: &mut Counts) {
+        counts.merge(&self.history().counts);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the run, or counts, when the tracker does not claim to be exact.
+    fn inexact(&self, count: Count, why: impl FnOnce() -> String) {
+        self.history().counts.add(count, 1);
+        if self.exact {
+            sim::fail(why());
+        }
+    }
+
+    /// The first record that overlaps and is as `so` says, of those that can matter to the attempt of the actor that asks.
+    fn overlapping(&self, range: PageRange, so: impl Fn(&Attempt, &Record) -> bool) -> Option<Record> {
+        let history = self.history();
+        let attempt = history.attempts.get(sim::current()).copied().unwrap_or_default();
+        let mut records = history.records[attempt.first..].iter();
+        records.find(|one| one.range.overlaps(range) && so(&attempt, one)).copied()
+    }
+
+    fn check_wait(&self, token: &Token) {
+        self.history().counts.add(Count::Waits, 1);
+        let conservative = self.tracker.conservative().overflow > 0;
+        let reason = self.overlapping(token.range, |attempt, one| one.end_returned >= attempt.called);
+        if reason.is_none() && !conservative {
+            self.inexact(Count::FalseWaits, || {
+                format!("read_begin of {} waited, though nothing that overlaps ran", token.range)
+            });
+        }
+    }
+
+    fn check_late(&self, since: Duration, range: PageRange, answer: &Result<Token, Interrupted>) {
+        let history = self.history();
+        let mut reason = since.max(history.last_end);
+        if let (Some(lost), Err(Interrupted::Lost)) = (history.lost, answer) {
+            // Once lost, nobody waits for an invalidation any more.
+            reason = since.max(lost);
+        }
+        drop(history);
+        let late = sim::elapsed().saturating_sub(reason);
+        if late > LATE && !matches!(answer, Err(Interrupted::Expired(_))) {
+            sim::fail(format!(
+                "read_begin of {range} came back {late:?} after what it waited for: nobody woke it (it says {answer:?})"
+            ));
+        }
+    }
+
+    fn check_valid(&self, range: PageRange, asked: u64) {
+        let missed = self.overlapping(range, |attempt, one| {
+            one.start_returned < asked && one.end_called > attempt.returned
+        });
+        if let Some(missed) = missed {
+            sim::fail(format!(
+                "an invalidation is lost: {range} is valid to the tracker, but the invalidation of {} had started and was \
+                 not over when the attempt began",
+                missed.range
+            ));
+        }
+    }
+
+    fn check_hit(&self, range: PageRange, by: Option<PageRange>) {
+        let reason = self.overlapping(range, |attempt, one| one.start_returned >= attempt.called);
+        let named_another = by.is_some_and(|by| !by.overlaps(range));
+        if reason.is_some() && !named_another {
+            self.history().counts.add(Count::Collisions, 1);
+        } else {
+            self.inexact(Count::FalseRetries, || {
+                format!("a false retry: {range} was hit by {by:?}, but nothing that overlaps started since it began")
+            });
+        }
+    }
+}
+
+impl CollisionTracker for Observed {
+    fn start(&self, range: PageRange) -> InvalidationId {
+        let mut history = self.history();
+        let index = history.records.len();
+        let start_called = self.moments.next();
+        let (start_returned, end_called, end_returned) = (NEVER, NEVER, NEVER);
+        history.records.push(Record { id: None, range, start_called, start_returned, end_called, end_returned });
+        history.running.push(index);
+        history.counts.add(Count::Invalidations, 1);
+        drop(history);
+        let id = self.tracker.start(range);
+        let mut history = self.history();
+        history.records[index].id = Some(id);
+        history.records[index].start_returned = self.moments.next();
+        id
+    }
+
+    fn end(&self, id: InvalidationId) {
+        let index = self.ending(id);
+        self.tracker.end(id);
+        self.ended(index);
+    }
+
+    fn cancel(&self, id: InvalidationId) {
+        let index = self.ending(id);
+        self.tracker.cancel(id);
+        self.ended(index);
+    }
+
+    fn subscribe(&self, range: PageRange) -> Option<SubscriptionId> {
+        self.tracker.subscribe(range)
+    }
+
+    fn unsubscribe(&self, id: SubscriptionId, wait: &Wait<'_>) -> Result<(), Interrupted> {
+        self.tracker.unsubscribe(id, wait)
+    }
+
+    fn read_begin(&self, reader: &Reader, wait: &Wait<'_>) -> Result<Token, Interrupted> {
+        let since = sim::elapsed();
+        let mut history = self.history();
+        let first = history.running.iter().copied().min().unwrap_or(history.records.len());
+        let actor = sim::current();
+        if history.attempts.len() <= actor {
+            history.attempts.resize(actor + 1, Attempt::default());
+        }
+        history.attempts[actor] = Attempt { called: self.moments.next(), returned: NEVER, first };
+        drop(history);
+        let answer = self.tracker.read_begin(reader, wait);
+        self.history().attempts[actor].returned = self.moments.next();
+        self.check_late(since, reader.range, &answer);
+        if let Ok(token) = &answer
+            && token.waited
+        {
+            self.check_wait(token);
+        }
+        answer
+    }
+
+    fn read_retry(&self, token: &Token) -> Verdict {
+        let asked = self.moments.next();
+        let verdict = self.tracker.read_retry(token);
+        match verdict {
+            Verdict::Valid => self.check_valid(token.range, asked),
+            Verdict::Hit(by) => self.check_hit(token.range, by),
+            Verdict::Outrun => {}
+        }
+        verdict
+    }
+
+    fn read_end(&self, token: Token) {
+        self.tracker.read_end(token);
+    }
+
+    fn wake(&self) {
+        self.tracker.wake();
+    }
+
+    fn conservative(&self) -> Conservative {
+        self.tracker.conservative()
+    }
+}
+
+impl Observed {
+    fn ending(&self, id: InvalidationId) -> usize {
+        let mut history = self.history();
+        let at = history.running.iter().position(|index| history.records[*index].id == Some(id));
+        let Some(at) = at else {
+            drop(history);
+            sim::fail(format!("an invalidation ends that does not run, or two have one name: {id:?}"));
+        };
+        let index = history.running[at];
+        history.records[index].end_called = self.moments.next();
+        // While it is being taken down nobody else finds it by its name, which the tracker may give out again.
+        history.records[index].id = None;
+        index
+    }
+
+    fn ended(&self, index: usize) {
+        let mut history = self.history();
+        history.records[index].end_returned = self.moments.next();
+        history.running.retain(|other| *other != index);
+        history.last_end = sim::elapsed();
+    }
+}
