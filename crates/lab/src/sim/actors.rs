@@ -49,7 +49,7 @@ pub(crate) fn pump(world: &Arc<World>, turns: &AtomicU64) {
         world.space.turn(TurnOrder::GateFirst, &mut batch, SECTION_TURNS, read);
         world.note(|| "the turn of the pump is over".to_owned());
         if batch.events().iter().any(|(event, _)| *event == Event::Remove) {
-            world.doubtful.ring();
+            world.doubtful.wake();
         }
     }
 }
@@ -58,8 +58,7 @@ pub(crate) fn pump(world: &Arc<World>, turns: &AtomicU64) {
 pub(crate) fn prover(world: &Arc<World>, threads: usize) {
     let doubt = world.space.doubt();
     while !world.is_stopping() {
-        if !doubt.any() {
-            world.doubtful.wait(Some(IDLE));
+        if !world.doubtful.wait_at_most(IDLE, || doubt.any() || world.is_stopping()) {
             continue;
         }
         let mark = doubt.mark();

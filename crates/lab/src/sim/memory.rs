@@ -36,6 +36,8 @@ struct Frame {
     /// Address spaces that map it: more than one after a fork, until somebody writes.
     sharers: u32,
     pins: u32,
+    /// The page of this process that showed it last.
+    page: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -83,12 +85,6 @@ pub(crate) struct Memory {
     tags: Vec<Tag>,
     pub(crate) splits: u64,
     pub(crate) copies: u64,
-}
-
-/// The pages of an address range, as indices.
-pub(crate) fn pages_of(range: PageRange) -> Range<usize> {
-    let index = |address: VirtAddr| (address.get() / MIN_PAGE - FIRST) as usize;
-    index(range.start())..index(range.end())
 }
 
 /// The address range of pages.
@@ -212,12 +208,13 @@ impl Memory {
     }
 
     fn new_tag(&mut self, page: usize, frame: u32) -> u32 {
+        self.frames[frame as usize].page = page as u32;
         self.tags.push(Tag { page: page as u32, frame, dead: NEVER, returned: NEVER });
         (self.tags.len() - 1) as u32
     }
 
     fn new_frame(&mut self, content: u64) -> u32 {
-        self.frames.push(Frame { content, sharers: 1, pins: 0 });
+        self.frames.push(Frame { content, sharers: 1, ..Frame::default() });
         (self.frames.len() - 1) as u32
     }
 
@@ -337,13 +334,14 @@ impl Memory {
         self.pages[self.tag(tag).page as usize].tag == tag
     }
 
-    /// A device writes through what it pinned.
+    /// A device writes through what it pinned. What was moved meanwhile shows it at its new place.
     pub(crate) fn device_write(&mut self, tags: &[u32], content: u64) {
         for &tag in tags {
-            let Tag { page, frame, .. } = self.tags[tag as usize];
+            let frame = self.tags[tag as usize].frame;
             self.frames[frame as usize].content = content;
-            if self.is_there(tag) {
-                self.pages[page as usize].expected = content;
+            let page = &mut self.pages[self.frames[frame as usize].page as usize];
+            if page.tag != ABSENT && self.tags[page.tag as usize].frame == frame {
+                page.expected = content;
             }
         }
     }
@@ -393,7 +391,7 @@ impl Memory {
         if self.frames[*frame as usize].sharers > 1 {
             self.copies += 1;
             self.frames[*frame as usize].sharers -= 1;
-            self.frames.push(Frame { content, sharers: 1, pins: 0 });
+            self.frames.push(Frame { content, sharers: 1, ..Frame::default() });
             *frame = (self.frames.len() - 1) as u32;
         }
         self.frames[*frame as usize].content = content;

@@ -15,6 +15,8 @@ use super::world::World;
 
 /// How long requests may take. Runs that are deaf to time cannot end at a deadline in time, so theirs is never reached.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
+/// As short as a late caller may make a request wait.
+const HASTY: Duration = Duration::from_micros(300);
 /// How long a slow invalidation stays between its start and the change, at most: longer than anybody who was told of
 /// something else may be late.
 const SLOW: u64 = 1_000_000_000;
@@ -185,7 +187,11 @@ pub(crate) fn work(world: &Arc<World>, device: &Device) {
 impl World {
     /// How long a request may take in this run.
     pub(crate) fn patience(&self) -> Duration {
-        if self.options.deaf > 0 { DEADLINE * 100 } else { DEADLINE }
+        match (self.options.deaf, self.options.hasty) {
+            (0, 0) => DEADLINE,
+            (0, _) => HASTY,
+            _ => DEADLINE * 100,
+        }
     }
 }
 

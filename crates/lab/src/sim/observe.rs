@@ -33,7 +33,6 @@ const LATE: Duration = Duration::from_millis(200);
 struct Record {
     id: Option<InvalidationId>,
     range: PageRange,
-    start_called: u64,
     start_returned: u64,
     end_called: u64,
     end_returned: u64,
@@ -164,9 +163,8 @@ impl CollisionTracker for Observed {
     fn start(&self, range: PageRange) -> InvalidationId {
         let mut history = self.history();
         let index = history.records.len();
-        let start_called = self.moments.next();
         let (start_returned, end_called, end_returned) = (NEVER, NEVER, NEVER);
-        history.records.push(Record { id: None, range, start_called, start_returned, end_called, end_returned });
+        history.records.push(Record { id: None, range, start_returned, end_called, end_returned });
         history.running.push(index);
         history.counts.add(Count::Invalidations, 1);
         drop(history);

@@ -77,6 +77,8 @@ options! {
     pages = 1,
     /// The longest time between two calls or requests of one actor, in microseconds.
     think_us = 1,
+    /// Whether requests have no time: their deadline is shorter than what they may have to wait for.
+    hasty = 0,
     /// How long a device takes to pin, at most, in microseconds.
     pin_us = 1,
     /// Whether devices make their buffers known to the tracker beforehand.
@@ -194,13 +196,14 @@ impl Options {
     fn draw_world(&mut self, rng: &mut Rng) {
         self.devices = rng.u32(1..=3);
         self.workers = rng.u32(1..=2);
-        self.requests = rng.u32(10..=40);
+        self.requests = rng.u32(20..=150);
         self.mutators = rng.u32(1..=4);
         self.wrapped = if rng.bool() { rng.u32(0..=self.mutators) } else { 0 };
-        self.calls = rng.u32(10..=40);
+        self.calls = rng.u32(20..=150);
         self.regions = rng.u32(1..=4);
         self.pages = rng.u32(1..=6);
         self.think_us = one_of(rng, &[1, 5, 20, 100]);
+        self.hasty = u32::from(rng.u32(..8) == 0);
         self.pin_us = one_of(rng, &[1, 2, 10, 50]);
         self.subscribed = rng.u32(0..=1);
     }
@@ -220,7 +223,7 @@ impl Options {
         self.jitter_ns = one_of(rng, &[50, 200, 1000, 5000]);
         self.preempt_one_in = one_of(rng, &[0, 30, 100, 400]);
         self.preempted_us = one_of(rng, &[20, 100, 500, 2000]);
-        self.deaf = u32::from(rng.u32(..4) == 0);
+        self.deaf = u32::from(self.hasty == 0 && rng.u32(..4) == 0);
     }
 
     fn draw_faults(&mut self, rng: &mut Rng) {

@@ -144,11 +144,13 @@ fn liveness(world: &Arc<World>, devices: &[Device]) {
         world.count(Count::LostRuns);
         return lost_for_ever(world, devices);
     }
-    rest(world, "doubts end", || !world.space.doubt().any());
     let deadline = Deadline::after(REST);
+    // A turn that has read events holds the gate until what they name is in doubt and revoked.
     if let Err(why) = world.space.gate().wait_open(&Wait::new(&deadline, world.space.gate())) {
         world.fail(format!("the gate stays raised though nobody disturbs it: {why:?}"));
     }
+    rest(world, "doubts end", || !world.space.doubt().any());
+    let deadline = Deadline::after(REST);
     match world.space.read_begin(PageRange::ALL, None, &deadline) {
         Ok(attempt) if attempt.waited() => world.fail("an invalidation runs though nobody disturbs it".to_owned()),
         Ok(_) => {}
@@ -167,8 +169,9 @@ fn liveness(world: &Arc<World>, devices: &[Device]) {
     }
 }
 
-/// Maps what is not mapped.
+/// Maps what is not mapped, and allows what is forbidden.
 fn map_all(world: &World, region: std::ops::Range<usize>) {
+    world.mprotect(region.clone(), false);
     let pages: Vec<_> = region.clone().filter(|page| world.kernel().memory.is_free(*page..page + 1)).collect();
     if pages.len() == region.len() {
         world.mmap(region);

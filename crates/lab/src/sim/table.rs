@@ -10,7 +10,7 @@ use pagemirror_core_sim::notify::Event;
 use pagemirror_sync_sim::atomic::{AtomicBool, Ordering};
 
 use super::counts::Count;
-use super::memory::{pages_of, range_of};
+use super::memory::range_of;
 use super::world::World;
 
 /// Revocations that a table remembers: more than any attempt outlives.
@@ -114,9 +114,4 @@ impl Mappings for Table {
             std::panic::resume_unwind(Box::new("a callback that panics"));
         }
     }
-}
-
-/// The buffer that a range is.
-pub(crate) fn buffer(range: PageRange) -> Range<usize> {
-    pages_of(range)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pagemirror_core_sim::gate::{ALIVE, Gate, GateWord, LostCause};
 use pagemirror_core_sim::space::AddressSpace;
+use pagemirror_core_sim::wait::WaitQueue;
 use pagemirror_sync_sim::sim::{self, Bell};
 
 use super::counts::{Count, Counts};
@@ -55,8 +56,8 @@ pub(crate) struct World {
     pub(crate) readable: Bell,
     /// Rung when the events of a thread were read.
     pub(crate) read: Vec<Bell>,
-    /// Rung when something was put in doubt.
-    pub(crate) doubtful: Bell,
+    /// Where the prover sleeps until something is in doubt.
+    pub(crate) doubtful: WaitQueue,
 }
 
 impl World {
@@ -77,7 +78,7 @@ impl World {
             stopping: AtomicBool::new(false),
             readable: Bell::new(),
             read: (0..threads).map(|_| Bell::new()).collect(),
-            doubtful: Bell::new(),
+            doubtful: WaitQueue::new(),
         })
     }
 
@@ -166,7 +167,7 @@ impl World {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.readable.ring();
-        self.doubtful.ring();
+        self.doubtful.wake();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
