@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagemirror_core_sim::addr::PageRange;
-use pagemirror_core_sim::collision::{Reader, SubscriptionId, Verdict};
+use pagemirror_core_sim::collision::{CollisionTracker, Reader, SubscriptionId, Verdict};
 use pagemirror_core_sim::device::{Commit, DeviceTable};
 use pagemirror_core_sim::error::Error;
 use pagemirror_core_sim::gate::{Entered, Section};
@@ -57,37 +57,52 @@ struct Begun {
     witness: Witness,
 }
 
-/// A device with its table, and the buffers that it told the tracker of.
+/// A request.
+struct Asked<'a> {
+    pages: &'a Range<usize>,
+    deadline: &'a Deadline<'a>,
+    subscription: Option<SubscriptionId>,
+    begun: Begun,
+}
+
+/// A device with its table.
 #[derive(Debug)]
 pub(crate) struct Device {
     world: Arc<World>,
     number: usize,
     table: DeviceTable<Table, Observed>,
-    subscriptions: Vec<(PageRange, SubscriptionId)>,
+}
+
+/// The buffers that one worker has told the tracker of.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Vec<(PageRange, SubscriptionId)>);
+
+impl Buffers {
+    /// Tells the tracker of every buffer, if this run does.
+    pub(crate) fn known(world: &World) -> Self {
+        if world.options.subscribed == 0 {
+            return Self::default();
+        }
+        let tracker = world.space.tracker();
+        let regions = (0..world.options.regions as usize).map(|region| range_of(world.options.region(region)));
+        Self(regions.filter_map(|range| Some((range, tracker.subscribe(range)?))).collect())
+    }
+
+    /// Has the tracker forget them.
+    pub(crate) fn forget(&mut self, world: &World, deadline: &Deadline<'_>) -> Result<(), Interrupted> {
+        let wait = Wait::new(deadline, world.space.gate());
+        self.0.drain(..).try_for_each(|(_, id)| world.space.tracker().unsubscribe(id, &wait))
+    }
+
+    fn of(&self, range: PageRange) -> Option<SubscriptionId> {
+        self.0.iter().find(|(of, _)| *of == range).map(|(_, id)| *id)
+    }
 }
 
 impl Device {
     pub(crate) fn new(world: &Arc<World>, number: usize) -> Self {
         let table = DeviceTable::new(&world.space, Table::new(world, number));
-        let mut subscriptions = Vec::new();
-        if world.options.subscribed > 0 {
-            let regions = (0..world.options.regions as usize).map(|region| range_of(world.options.region(region)));
-            let tracker = world.space.tracker();
-            let subscribe = |range| {
-                let id = pagemirror_core_sim::collision::CollisionTracker::subscribe(tracker, range)?;
-                Some((range, id))
-            };
-            subscriptions = regions.filter_map(subscribe).collect();
-        }
-        Self { world: Arc::clone(world), number, table, subscriptions }
-    }
-
-    /// Forgets the buffers, so that the tracker is left as it was found.
-    pub(crate) fn unsubscribe(&self, deadline: &Deadline<'_>) -> Result<(), Interrupted> {
-        let wait = Wait::new(deadline, self.world.space.gate());
-        self.subscriptions.iter().try_for_each(|(_, id)| {
-            pagemirror_core_sim::collision::CollisionTracker::unsubscribe(self.world.space.tracker(), *id, &wait)
-        })
+        Self { world: Arc::clone(world), number, table }
     }
 
     /// Something that is kept and is not true. Nobody changes memory meanwhile.
@@ -96,7 +111,7 @@ impl Device {
     }
 
     /// One request from beginning to end: a write of the device to these pages.
-    pub(crate) fn request(&self, pages: &Range<usize>, limit: Duration) -> Served {
+    pub(crate) fn request(&self, pages: &Range<usize>, limit: Duration, buffers: &Buffers) -> Served {
         let world = &self.world;
         world.count(Count::Requests);
         let lost_before = world.is_lost();
@@ -104,7 +119,8 @@ impl Device {
         let number = self.number;
         world.note(|| format!("a request to device {number} for {} begins", range_of(pages.clone())));
         let deadline = Deadline::after(limit);
-        let served = self.serve(pages, &deadline, begun);
+        let asked = Asked { pages, deadline: &deadline, subscription: buffers.of(range_of(pages.clone())), begun };
+        let served = self.serve(&asked);
         world.note(|| format!("the request for {} ends: {served:?}", range_of(pages.clone())));
         if lost_before && matches!(served, Served::Kept { .. } | Served::OneShot) {
             world.fail(format!("coherence was lost before the request for {} began, and it is served", range_of(pages.clone())));
@@ -120,35 +136,35 @@ impl Device {
         served
     }
 
-    fn serve(&self, pages: &Range<usize>, deadline: &Deadline<'_>, begun: Begun) -> Served {
+    fn serve(&self, asked: &Asked<'_>) -> Served {
         loop {
-            let lease = match self.get(pages, deadline) {
+            let lease = match self.get(asked) {
                 Ok(lease) => lease,
                 Err(served) => return served,
             };
-            match self.use_once(pages, lease, deadline, begun) {
+            match self.use_once(asked, lease) {
                 Some(served) => return served,
                 None => self.world.count(Count::Stale),
             }
-            if let Err(why) = self.check(deadline) {
+            if let Err(why) = self.check(asked.deadline) {
                 return why;
             }
         }
     }
 
-    fn get(&self, pages: &Range<usize>, deadline: &Deadline<'_>) -> Result<Lease, Served> {
-        let found = self.table.lock().find(pages);
+    fn get(&self, asked: &Asked<'_>) -> Result<Lease, Served> {
+        let found = self.table.lock().find(asked.pages);
         match found {
             Some(registration) => Ok(Lease::Kept { registration, found: true, collisions: 0 }),
-            None => self.fault(pages, deadline),
+            None => self.fault(asked),
         }
     }
 
     /// The collision-retry loop.
-    fn fault(&self, pages: &Range<usize>, deadline: &Deadline<'_>) -> Result<Lease, Served> {
+    fn fault(&self, asked: &Asked<'_>) -> Result<Lease, Served> {
         let world = &self.world;
+        let Asked { pages, deadline, subscription, .. } = *asked;
         let range = range_of(pages.clone());
-        let subscription = self.subscriptions.iter().find(|(of, _)| *of == range).map(|(_, id)| *id);
         let mut previous = None;
         for collisions in 0..MAX_COLLISIONS {
             // Planted in the device: the doubt is asked for before the token is taken.
@@ -194,7 +210,8 @@ impl Device {
     }
 
     /// One use: probe, enter the section, look at the gate, look at the lease, submit, leave. Nothing when the lease is stale.
-    fn use_once(&self, pages: &Range<usize>, lease: Lease, deadline: &Deadline<'_>, begun: Begun) -> Option<Served> {
+    fn use_once(&self, asked: &Asked<'_>, lease: Lease) -> Option<Served> {
+        let Asked { pages, deadline, begun, .. } = *asked;
         let (registration, served, kept) = match lease {
             Lease::Kept { registration, found, collisions } => (registration, Served::Kept { found, collisions }, true),
             Lease::OneShot => match self.world.pin(pages.clone()) {

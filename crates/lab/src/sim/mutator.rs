@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use pagemirror_core_sim::collision::CollisionTracker;
 use pagemirror_core_sim::notify::Event;
+use pagemirror_core_sim::wait::Deadline;
 use pagemirror_sync_sim::sim;
 
 use super::counts::Count;
-use super::device::{Device, Served};
+use super::device::{Buffers, Device, Served};
 use super::memory::range_of;
 use super::world::World;
 
@@ -167,21 +168,28 @@ impl Mutator {
 
     fn request(&self, pages: &Range<usize>) {
         let device = sim::random(self.devices.len() as u64) as usize;
-        let _ = self.devices[device].request(pages, self.world.patience());
+        let _ = self.devices[device].request(pages, self.world.patience(), &Buffers::default());
     }
 }
 
 /// A worker of a device: requests for whole buffers and for parts.
 pub(crate) fn work(world: &Arc<World>, device: &Device) {
+    let mut buffers = Buffers::known(world);
     for _ in 0..world.options.requests {
         world.think();
+        if sim::random(16) == 0 {
+            // What is not forgotten in time is forgotten later; the tracker sees to it.
+            let _ = buffers.forget(world, &Deadline::after(world.patience()));
+            buffers = Buffers::known(world);
+        }
         let region = world.options.region(sim::random(u64::from(world.options.regions)) as usize);
         let pages = if sim::random(3) == 0 { part_of(&region) } else { region };
-        if device.request(&pages, world.patience()) == Served::Lost {
+        if device.request(&pages, world.patience(), &buffers) == Served::Lost {
             // It will be told the same each time.
             world.think();
         }
     }
+    let _ = buffers.forget(world, &Deadline::after(world.patience()));
 }
 
 impl World {

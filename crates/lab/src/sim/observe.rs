@@ -31,8 +31,11 @@ const LATE: Duration = Duration::from_millis(200);
 /// One invalidation, by the moments of its calls.
 #[derive(Debug, Clone, Copy)]
 struct Record {
-    id: Option<InvalidationId>,
+    /// What the tracker calls it. To the outside it is known by its place in the list, because trackers may give two the
+    /// same name.
+    inner: Option<InvalidationId>,
     range: PageRange,
+    start_called: u64,
     start_returned: u64,
     end_called: u64,
     end_returned: u64,
@@ -53,24 +56,35 @@ struct History {
     /// Those that have not ended.
     running: Vec<usize>,
     attempts: Vec<Attempt>,
+    /// What is subscribed, and since when.
+    subscribed: Vec<(SubscriptionId, PageRange, u64)>,
     /// When the last invalidation ended, in virtual time.
     last_end: Duration,
     lost: Option<Duration>,
     counts: Counts,
 }
 
+/// What a tracker claims beyond losing nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claims {
+    /// It never says `Hit` and never waits without an overlapping invalidation.
+    pub(crate) exact: bool,
+    /// Forgetting a range waits for the invalidations that hit it.
+    pub(crate) forgets_after_waiting: bool,
+}
+
 /// A tracker under observation.
 #[derive(Debug)]
 pub(crate) struct Observed {
     tracker: Box<dyn CollisionTracker>,
-    exact: bool,
+    claims: Claims,
     moments: Arc<Moments>,
     history: Mutex<History>,
 }
 
 impl Observed {
-    pub(crate) fn new(tracker: Box<dyn CollisionTracker>, exact: bool) -> Self {
-        Self { tracker, exact, moments: Arc::default(), history: Mutex::default() }
+    pub(crate) fn new(tracker: Box<dyn CollisionTracker>, claims: Claims) -> Self {
+        Self { tracker, claims, moments: Arc::default(), history: Mutex::default() }
     }
 
     pub(crate) fn moments(&self) -> Arc<Moments> {
@@ -93,7 +107,7 @@ impl Observed {
     /// Ends the run, or counts, when the tracker does not claim to be exact.
     fn inexact(&self, count: Count, why: impl FnOnce() -> String) {
         self.history().counts.add(count, 1);
-        if self.exact {
+        if self.claims.exact {
             sim::fail(why());
         }
     }
@@ -146,6 +160,20 @@ impl Observed {
         }
     }
 
+    /// Forgetting has returned: no invalidation that hit the range while it was `known` still runs.
+    fn check_forgotten(&self, range: PageRange, known: std::ops::Range<u64>) {
+        let history = self.history();
+        let hit = |one: &&Record| {
+            let inside = known.start < one.start_called && one.start_returned < known.end;
+            inside && one.range.overlaps(range) && one.end_called == NEVER
+        };
+        let running = history.running.iter().map(|index| &history.records[*index]).find(hit).copied();
+        drop(history);
+        if let Some(running) = running {
+            sim::fail(format!("{range} is forgotten while the invalidation of {}, which hit it, still runs", running.range));
+        }
+    }
+
     fn check_hit(&self, range: PageRange, by: Option<PageRange>) {
         let reason = self.overlapping(range, |attempt, one| one.start_returned >= attempt.called);
         let named_another = by.is_some_and(|by| !by.overlaps(range));
@@ -164,35 +192,45 @@ impl CollisionTracker for Observed {
         let mut history = self.history();
         let index = history.records.len();
         let (start_returned, end_called, end_returned) = (NEVER, NEVER, NEVER);
-        history.records.push(Record { id: None, range, start_returned, end_called, end_returned });
+        let start_called = self.moments.next();
+        history.records.push(Record { inner: None, range, start_called, start_returned, end_called, end_returned });
         history.running.push(index);
         history.counts.add(Count::Invalidations, 1);
         drop(history);
-        let id = self.tracker.start(range);
+        let inner = self.tracker.start(range);
         let mut history = self.history();
-        history.records[index].id = Some(id);
+        history.records[index].inner = Some(inner);
         history.records[index].start_returned = self.moments.next();
-        id
+        InvalidationId { number: index as u64, slot: None }
     }
 
     fn end(&self, id: InvalidationId) {
-        let index = self.ending(id);
-        self.tracker.end(id);
-        self.ended(index);
+        self.ending(id).into_iter().for_each(|inner| self.tracker.end(inner));
+        self.ended(id);
     }
 
     fn cancel(&self, id: InvalidationId) {
-        let index = self.ending(id);
-        self.tracker.cancel(id);
-        self.ended(index);
+        self.ending(id).into_iter().for_each(|inner| self.tracker.cancel(inner));
+        self.ended(id);
     }
 
     fn subscribe(&self, range: PageRange) -> Option<SubscriptionId> {
-        self.tracker.subscribe(range)
+        let id = self.tracker.subscribe(range)?;
+        self.history().subscribed.push((id, range, self.moments.next()));
+        Some(id)
     }
 
     fn unsubscribe(&self, id: SubscriptionId, wait: &Wait<'_>) -> Result<(), Interrupted> {
-        self.tracker.unsubscribe(id, wait)
+        let mut history = self.history();
+        let at = history.subscribed.iter().position(|(other, _, _)| *other == id);
+        let subscribed = at.map(|at| history.subscribed.swap_remove(at));
+        let called = self.moments.next();
+        drop(history);
+        self.tracker.unsubscribe(id, wait)?;
+        if let Some((_, range, since)) = subscribed.filter(|_| self.claims.forgets_after_waiting) {
+            self.check_forgotten(range, since..called);
+        }
+        Ok(())
     }
 
     fn read_begin(&self, reader: &Reader, wait: &Wait<'_>) -> Result<Token, Interrupted> {
@@ -241,22 +279,16 @@ impl CollisionTracker for Observed {
 }
 
 impl Observed {
-    fn ending(&self, id: InvalidationId) -> usize {
+    fn ending(&self, id: InvalidationId) -> Option<InvalidationId> {
         let mut history = self.history();
-        let at = history.running.iter().position(|index| history.records[*index].id == Some(id));
-        let Some(at) = at else {
-            drop(history);
-            sim::fail(format!("an invalidation ends that does not run, or two have one name: {id:?}"));
-        };
-        let index = history.running[at];
-        history.records[index].end_called = self.moments.next();
-        // While it is being taken down nobody else finds it by its name, which the tracker may give out again.
-        history.records[index].id = None;
-        index
+        let record = &mut history.records[id.number as usize];
+        record.end_called = self.moments.next();
+        record.inner
     }
 
-    fn ended(&self, index: usize) {
+    fn ended(&self, id: InvalidationId) {
         let mut history = self.history();
+        let index = id.number as usize;
         history.records[index].end_returned = self.moments.next();
         history.running.retain(|other| *other != index);
         history.last_end = sim::elapsed();

@@ -83,6 +83,8 @@ options! {
     pin_us = 1,
     /// Whether devices make their buffers known to the tracker beforehand.
     subscribed = 0,
+    /// Whether the tracker's sequence wraps round after a few invalidations.
+    wrap = 0,
     /// Entries of the log's ring.
     ring = 1024,
     /// Running slots.
@@ -181,6 +183,7 @@ impl Options {
         options.draw_sizes(&mut rng);
         options.draw_schedule(&mut rng);
         options.draw_faults(&mut rng);
+        options.draw_theme(&mut rng);
         options
     }
 
@@ -208,7 +211,31 @@ impl Options {
         self.subscribed = rng.u32(0..=1);
     }
 
+    /// Some runs put together what shows a kind of mistake that needs several things at once.
+    fn draw_theme(&mut self, rng: &mut Rng) {
+        match rng.u32(..24) {
+            // Waiting in the log while coherence is declared lost.
+            0 => {
+                (self.lost, self.deaf, self.hasty, self.slow_invalidation) = (1, 1, 0, 2);
+                self.wrapped = self.mutators;
+            }
+            // Outrun at every attempt.
+            1 => {
+                (self.ring, self.regions, self.think_us, self.mutators) = (rng.u32(1..=2), 1, 1, 4);
+                (self.wrapped, self.pin_us) = (4, 50);
+            }
+            // An early end of doubt, or a late beginning.
+            2 => (self.late_caller, self.doubts, self.regions, self.think_us) = (1, 64, 1, 5),
+            // Many invalidations of few ranges at once, none of them short.
+            3 => {
+                (self.wrapped, self.regions, self.running, self.slow_invalidation) = (self.mutators, 2, 64, 2);
+            }
+            _ => {}
+        }
+    }
+
     fn draw_sizes(&mut self, rng: &mut Rng) {
+        self.wrap = u32::from(rng.u32(..4) == 0);
         self.ring = one_of(rng, &[1, 2, 4, 8, 1024]);
         self.running = one_of(rng, &[1, 2, 4, 64, 64]);
         self.readers = one_of(rng, &[1, 2, 64]);

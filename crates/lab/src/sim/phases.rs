@@ -8,6 +8,7 @@
 //! doubts end, the gate opens, nothing runs in the log, every request is served from what is kept, with no more than one
 //! collision, and what devices keep is true.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use pagemirror_sync_sim::sim;
 
 use super::actors;
 use super::counts::{Count, Counts};
-use super::device::{Device, Served};
+use super::device::{Buffers, Device, Served};
 use super::mutator::{Mutator, work};
-use super::observe::Observed;
+use super::observe::{Claims, Observed};
 use super::options::Options;
 use super::world::{Step, World};
 
@@ -30,8 +31,12 @@ const REST: Duration = Duration::from_millis(100);
 /// The time between two looks whether it has.
 const LOOK: Duration = Duration::from_micros(50);
 
-/// Makes the tracker that is tried.
-pub(crate) type Build = Arc<dyn Fn(&Options) -> Box<dyn CollisionTracker> + Send + Sync>;
+/// The tracker that is tried, and what it claims.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) build: Arc<dyn Fn(&Options) -> Box<dyn CollisionTracker> + Send + Sync>,
+    pub(crate) claims: Claims,
+}
 
 /// What one run gave.
 #[derive(Debug, Clone)]
@@ -57,8 +62,8 @@ pub struct Run {
 }
 
 /// Runs one seed.
-pub(crate) fn run(seed: u64, options: Options, build: &Build, exact: bool, traced: bool) -> Run {
-    let world = World::new(options, Observed::new(build(&options), exact), traced);
+pub(crate) fn run(seed: u64, options: Options, subject: &Subject, traced: bool) -> Run {
+    let world = World::new(options, Observed::new((subject.build)(&options), subject.claims), traced);
     let inside = Arc::clone(&world);
     let outcome = sim::run(options.schedule(seed), move || phases(&inside));
     let hung = (!outcome.unfinished.is_empty()).then(|| format!("blocked for ever: {}", outcome.unfinished.join(", ")));
@@ -156,21 +161,22 @@ fn liveness(world: &Arc<World>, devices: &[Device]) {
         Ok(_) => {}
         Err(error) => world.fail(format!("an invalidation never ends: {error}")),
     }
+    let mut buffers = Buffers::known(world);
     for device in devices {
         for region in 0..options.regions as usize {
-            served_from_the_cache(world, device, options.region(region));
+            served_from_the_cache(world, device, options.region(region), &buffers);
         }
         if let Some(range) = device.first_untrue() {
             world.fail(format!("a device keeps {range}, which is not true any more, and nothing revokes it"));
         }
-        if let Err(why) = device.unsubscribe(&deadline) {
-            world.fail(format!("a buffer cannot be forgotten though nobody disturbs it: {why:?}"));
-        }
+    }
+    if let Err(why) = buffers.forget(world, &deadline) {
+        world.fail(format!("a buffer cannot be forgotten though nobody disturbs it: {why:?}"));
     }
 }
 
 /// Maps what is not mapped, and allows what is forbidden.
-fn map_all(world: &World, region: std::ops::Range<usize>) {
+fn map_all(world: &World, region: Range<usize>) {
     world.mprotect(region.clone(), false);
     let pages: Vec<_> = region.clone().filter(|page| world.kernel().memory.is_free(*page..page + 1)).collect();
     if pages.len() == region.len() {
@@ -194,9 +200,9 @@ fn rest(world: &World, what: &str, so: impl Fn() -> bool) {
 }
 
 /// Nobody disturbs: a request is served at once and kept, and the next one finds it.
-fn served_from_the_cache(world: &World, device: &Device, region: std::ops::Range<usize>) {
+fn served_from_the_cache(world: &World, device: &Device, region: Range<usize>, buffers: &Buffers) {
     let since = sim::elapsed();
-    let (first, second) = (device.request(&region, REST), device.request(&region, REST));
+    let (first, second) = (device.request(&region, REST, buffers), device.request(&region, REST, buffers));
     let kept = matches!(first, Served::Kept { collisions: 0..=1, .. });
     let found = matches!(second, Served::Kept { found: true, .. });
     let took = sim::elapsed().saturating_sub(since);
@@ -211,7 +217,7 @@ fn served_from_the_cache(world: &World, device: &Device, region: std::ops::Range
 fn lost_for_ever(world: &World, devices: &[Device]) {
     for device in devices {
         let since = sim::elapsed();
-        let served = device.request(&world.options.region(0), REST);
+        let served = device.request(&world.options.region(0), REST, &Buffers::default());
         let took = sim::elapsed().saturating_sub(since);
         if served != Served::Lost || took > REST {
             world.fail(format!("coherence is lost, and a request ends with {served:?} after {took:?}"));

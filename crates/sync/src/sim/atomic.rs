@@ -88,6 +88,22 @@ macro_rules! atomic {
                 self.compare_exchange(current, new, success, failure)
             }
 
+            /// Changes the value by `change` in one step, behind a possible switch point.
+            ///
+            /// # Errors
+            /// With the value that is there, when `change` leaves it.
+            #[inline]
+            pub fn fetch_update(
+                &self,
+                _set: Ordering,
+                _fetch: Ordering,
+                change: impl FnMut($value) -> Option<$value>,
+            ) -> Result<$value, $value> {
+                point();
+                // ORDERING: Relaxed; only one real thread ever runs.
+                self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change)
+            }
+
             operations!($value: swap, $($operation),*);
         }
     };
