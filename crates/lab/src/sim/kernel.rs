@@ -113,7 +113,7 @@ impl World {
         if reported {
             self.report(Unread { event: Event::Unmap, pages: pages.clone(), to: None, thread, changed });
         }
-        self.give_back("munmap", pages, &taken);
+        self.give_back("munmap", pages, &taken, &[]);
     }
 
     /// mmap without MAP_FIXED: of an address that is free, also one that is being unmapped. Says whether it was free.
@@ -143,15 +143,15 @@ impl World {
         let reported = kernel.is_reported(&pages);
         kernel.changing += u32::from(reported);
         kernel.memory.begin_call(pages.clone());
-        let mut taken = kernel.memory.unmap(pages.clone());
-        taken.append(&mut kernel.memory.map(pages.clone(), self.is_huge(&pages)));
+        let taken = kernel.memory.unmap(pages.clone());
+        let gone = kernel.memory.map(pages.clone(), self.is_huge(&pages));
         drop(kernel);
         self.count(Count::Replacements);
         self.note(|| format!("MAP_FIXED {}: the new mapping is live, its event is not queued yet", range_of(pages.clone())));
         if reported {
             self.report(Unread { event: Event::Unmap, pages: pages.clone(), to: None, thread, changed });
         }
-        self.give_back("MAP_FIXED", pages, &taken);
+        self.give_back("MAP_FIXED", pages, &taken, &gone);
     }
 
     /// mremap to a free place. Says whether both places were as they must be.
@@ -166,7 +166,7 @@ impl World {
         kernel.changing += 2 * u32::from(reported);
         kernel.memory.begin_call(from.clone());
         kernel.memory.begin_call(target.clone());
-        let taken = kernel.memory.relocate(from.clone(), to);
+        let (taken, gone) = kernel.memory.relocate(from.clone(), to);
         drop(kernel);
         self.count(Count::Moves);
         self.note(|| format!("mremap {} to {}: moved", range_of(from.clone()), range_of(target.clone())));
@@ -175,8 +175,8 @@ impl World {
             self.report(Unread { event: Event::Remap, pages: from.clone(), to: moved, thread, changed });
             self.report(Unread { event: Event::Unmap, pages: from.clone(), to: None, thread, changed });
         }
-        self.give_back("mremap", from, &taken);
-        self.give_back("mremap", target, &[]);
+        self.give_back("mremap", from, &taken, &[]);
+        self.give_back("mremap", target, &[], &gone);
         true
     }
 
@@ -206,7 +206,7 @@ impl World {
                 self.pause(STEP);
             }
         }
-        self.give_back(name, pages, &taken);
+        self.give_back(name, pages, &taken, &[]);
         self.kernel().threads[thread].in_discard = false;
     }
 
@@ -281,12 +281,14 @@ impl World {
         kernel.changing = kernel.changing.saturating_sub(u32::from(!kernel.closed));
     }
 
-    /// The call returns: from here on the program knows.
-    fn give_back(&self, name: &str, pages: Range<usize>, taken: &[u32]) {
+    /// The call returns: from here on the program knows that what it took is gone, and that the addresses which it was given
+    /// no longer show what others took there.
+    fn give_back(&self, name: &str, pages: Range<usize>, taken: &[u32], gone: &[u32]) {
         self.pause(STEP / 4);
         let now = self.moments.next();
         let mut kernel = self.kernel();
         kernel.memory.tell(taken, now, true);
+        kernel.memory.tell(gone, now, false);
         kernel.memory.end_call(pages.clone());
         drop(kernel);
         self.note(|| format!("{name} {} has returned", range_of(pages)));

@@ -179,13 +179,13 @@ impl Memory {
 
     /// Moves what lies in `from` to the free pages at `to`, watched as it was. Hands out the tags of the old place, and
     /// those that are known to be gone from the new one.
-    pub(crate) fn relocate(&mut self, from: Range<usize>, to: usize) -> Vec<u32> {
+    pub(crate) fn relocate(&mut self, from: Range<usize>, to: usize) -> (Vec<u32>, Vec<u32>) {
         self.split(from.clone());
-        let mut taken = Vec::new();
+        let (mut taken, mut known) = (Vec::new(), Vec::new());
         for (offset, old) in from.clone().enumerate() {
             let moved = self.pages[old].clone();
             let new = &mut self.pages[to + offset];
-            taken.append(&mut new.taken);
+            known.append(&mut new.taken);
             new.mapped = true;
             new.watched = moved.watched;
             new.forbidden = moved.forbidden;
@@ -204,7 +204,7 @@ impl Memory {
                 self.pages[to + offset].tag = self.new_tag(to + offset, frame);
             }
         }
-        taken
+        (taken, known)
     }
 
     fn new_tag(&mut self, page: usize, frame: u32) -> u32 {

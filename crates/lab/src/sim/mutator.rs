@@ -20,7 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
 const HASTY: Duration = Duration::from_micros(300);
 /// How long a slow invalidation stays between its start and the change, at most: longer than anybody who was told of
 /// something else may be late.
-const SLOW: u64 = 1_000_000_000;
+const SLOW: u64 = 600_000_000;
 
 /// One thread of the program.
 pub(crate) struct Mutator {
@@ -198,7 +198,7 @@ impl World {
         match (self.options.deaf, self.options.hasty) {
             (0, 0) => DEADLINE,
             (0, _) => HASTY,
-            _ => DEADLINE * 100,
+            _ => DEADLINE * 20,
         }
     }
 }

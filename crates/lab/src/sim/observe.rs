@@ -5,7 +5,8 @@
 //! - *Lost*: `Valid`, though an overlapping invalidation had started before the question and had not begun to end when
 //!   `read_begin` returned. Whatever the tracker, that is wrong.
 //! - *False retry*: `Hit`, though no overlapping invalidation can have started since `read_begin` was called.
-//! - *False wait*: `read_begin` waited, though no overlapping invalidation ran beside it.
+//! - *False wait*: `read_begin` waited, and longer than it takes to look again, though no overlapping invalidation ran beside
+//!   it. (A slot that is read while it changes hands may look like a mix of two ranges, for one look.)
 //! - *Late*: `read_begin` came back long after the last invalidation that it can have waited for had ended, or after
 //!   coherence was declared lost: a wake-up was lost.
 //!
@@ -50,6 +51,16 @@ struct Attempt {
     first: usize,
 }
 
+/// A range that the tracker was told of.
+#[derive(Debug, Clone, Copy)]
+struct Subscribed {
+    id: SubscriptionId,
+    range: PageRange,
+    since: u64,
+    /// Nothing ran when it was told, so it was known at once, and not from the next quiet moment on.
+    at_once: bool,
+}
+
 #[derive(Debug, Default)]
 struct History {
     records: Vec<Record>,
@@ -57,7 +68,7 @@ struct History {
     running: Vec<usize>,
     attempts: Vec<Attempt>,
     /// What is subscribed, and since when.
-    subscribed: Vec<(SubscriptionId, PageRange, u64)>,
+    subscribed: Vec<Subscribed>,
     /// When the last invalidation ended, in virtual time.
     last_end: Duration,
     lost: Option<Duration>,
@@ -78,13 +89,15 @@ pub(crate) struct Claims {
 pub(crate) struct Observed {
     tracker: Box<dyn CollisionTracker>,
     claims: Claims,
+    /// What an actor may lose by preemption within one call.
+    slack: Duration,
     moments: Arc<Moments>,
     history: Mutex<History>,
 }
 
 impl Observed {
-    pub(crate) fn new(tracker: Box<dyn CollisionTracker>, claims: Claims) -> Self {
-        Self { tracker, claims, moments: Arc::default(), history: Mutex::default() }
+    pub(crate) fn new(tracker: Box<dyn CollisionTracker>, claims: Claims, slack: Duration) -> Self {
+        Self { tracker, claims, slack, moments: Arc::default(), history: Mutex::default() }
     }
 
     pub(crate) fn moments(&self) -> Arc<Moments> {
@@ -120,11 +133,12 @@ impl Observed {
         records.find(|one| one.range.overlaps(range) && so(&attempt, one)).copied()
     }
 
-    fn check_wait(&self, token: &Token) {
+    fn check_wait(&self, token: &Token, since: Duration) {
         self.history().counts.add(Count::Waits, 1);
         let conservative = self.tracker.conservative().overflow > 0;
         let reason = self.overlapping(token.range, |attempt, one| one.end_returned >= attempt.called);
-        if reason.is_none() && !conservative {
+        let long = sim::elapsed().saturating_sub(since) > self.slack;
+        if reason.is_none() && !conservative && long {
             self.inexact(Count::FalseWaits, || {
                 format!("read_begin of {} waited, though nothing that overlaps ran", token.range)
             });
@@ -215,20 +229,23 @@ impl CollisionTracker for Observed {
     }
 
     fn subscribe(&self, range: PageRange) -> Option<SubscriptionId> {
+        let quiet = self.history().running.is_empty();
         let id = self.tracker.subscribe(range)?;
-        self.history().subscribed.push((id, range, self.moments.next()));
+        let mut history = self.history();
+        let at_once = quiet && history.running.is_empty();
+        history.subscribed.push(Subscribed { id, range, since: self.moments.next(), at_once });
         Some(id)
     }
 
     fn unsubscribe(&self, id: SubscriptionId, wait: &Wait<'_>) -> Result<(), Interrupted> {
         let mut history = self.history();
-        let at = history.subscribed.iter().position(|(other, _, _)| *other == id);
+        let at = history.subscribed.iter().position(|one| one.id == id);
         let subscribed = at.map(|at| history.subscribed.swap_remove(at));
         let called = self.moments.next();
         drop(history);
         self.tracker.unsubscribe(id, wait)?;
-        if let Some((_, range, since)) = subscribed.filter(|_| self.claims.forgets_after_waiting) {
-            self.check_forgotten(range, since..called);
+        if let Some(one) = subscribed.filter(|one| one.at_once && self.claims.forgets_after_waiting) {
+            self.check_forgotten(one.range, one.since..called);
         }
         Ok(())
     }
@@ -249,7 +266,7 @@ impl CollisionTracker for Observed {
         if let Ok(token) = &answer
             && token.waited
         {
-            self.check_wait(token);
+            self.check_wait(token, since);
         }
         answer
     }

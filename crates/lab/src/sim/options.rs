@@ -13,11 +13,14 @@ use serde::Serialize;
 use thiserror::Error;
 
 /// Virtual time after which a run has hung: far above what any run needs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(3600);
 /// Steps after which a run has hung in a loop: some fifty times what the longest run takes.
 const MOST_STEPS: u64 = 5_000_000;
-/// The factor by which the naps of a deaf run are longer: 10 ms become 10 s.
-const DEAF: u32 = 1000;
+/// The factor by which the naps of a deaf run are longer: 10 ms become 1 s.
+const DEAF: u32 = 100;
+/// Preemptions that an actor may have in a row within one call, and as long without any.
+const PREEMPTIONS: u32 = 10;
+const MOMENT: Duration = Duration::from_micros(100);
 
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident = $simple:literal,)*) => {
@@ -272,6 +275,12 @@ impl Options {
     #[must_use]
     pub fn log_size(&self) -> LogSize {
         LogSize { ring: self.ring as usize, running: self.running as usize, readers: self.readers as usize }
+    }
+
+    /// What an actor may lose by preemption within one call.
+    #[must_use]
+    pub fn slack(&self) -> Duration {
+        (MOMENT + Duration::from_micros(u64::from(self.preempted_us))) * PREEMPTIONS
     }
 
     /// How a run with these options and this seed is scheduled.

@@ -63,7 +63,7 @@ pub struct Run {
 
 /// Runs one seed.
 pub(crate) fn run(seed: u64, options: Options, subject: &Subject, traced: bool) -> Run {
-    let world = World::new(options, Observed::new((subject.build)(&options), subject.claims), traced);
+    let world = World::new(options, Observed::new((subject.build)(&options), subject.claims, options.slack()), traced);
     let inside = Arc::clone(&world);
     let outcome = sim::run(options.schedule(seed), move || phases(&inside));
     let hung = (!outcome.unfinished.is_empty()).then(|| format!("blocked for ever: {}", outcome.unfinished.join(", ")));
