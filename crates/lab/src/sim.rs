@@ -19,19 +19,23 @@
 mod actors;
 mod counts;
 mod device;
+mod hunt;
 mod kernel;
 mod memory;
 mod mutator;
 mod observe;
 mod options;
 mod phases;
+mod shrink;
 mod simulator;
 mod table;
 mod world;
 
 pub use counts::{Count, Counts};
-pub use options::{OptionError, Options, Setting};
+pub use hunt::{CHILD, Found, HuntError, NOT_HUNTED, bugs, child, hunt, try_hunt};
+pub use options::{OptionError, Options, SIMPLEST, Setting};
 pub use pagemirror_trackers_sim::catalogue::TrackerName;
 pub use phases::Run;
+pub use shrink::Shrunk;
 pub use simulator::{Simulator, Totals};
 pub use world::Step;

@@ -80,6 +80,8 @@ counts! {
     Collisions = "collisions",
     /// Of them without.
     FalseRetries = "false retries",
+    /// Answers of range-valid that its known flaw made wrong, and that were mended.
+    Mended = "known flaw of range-valid, mended",
     /// Attempts that were outrun.
     Outrun = "conservative: outrun",
     /// Invalidations without a running slot.

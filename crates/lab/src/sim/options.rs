@@ -22,6 +22,9 @@ const DEAF: u32 = 100;
 const PREEMPTIONS: u32 = 10;
 const MOMENT: Duration = Duration::from_micros(100);
 
+/// The setting that sets every option to its simplest value; what the seed chose is then forgotten.
+pub const SIMPLEST: &str = "simplest";
+
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident = $simple:literal,)*) => {
         /// What a run is made of. See the module's text.
@@ -86,6 +89,8 @@ options! {
     pin_us = 1,
     /// Whether devices make their buffers known to the tracker beforehand.
     subscribed = 0,
+    /// Whether the known flaw of range-valid is mended, so that other mistakes can be seen beside it.
+    mend = 0,
     /// Whether the tracker's sequence wraps round after a few invalidations.
     wrap = 0,
     /// Entries of the log's ring.
@@ -155,17 +160,26 @@ fn names() -> String {
     Options::SIMPLEST.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// One `name=value` of the command line.
+/// One `name=value` of the command line, or [`SIMPLEST`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     name: String,
     value: u32,
 }
 
+impl Setting {
+    pub(crate) fn new(name: &str, value: u32) -> Self {
+        Self { name: name.to_owned(), value }
+    }
+}
+
 impl FromStr for Setting {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
+        if text.trim() == SIMPLEST {
+            return Ok(Self::new(SIMPLEST, 0));
+        }
         let (name, value) = text.split_once('=').ok_or_else(|| OptionError::NoValue(text.to_owned()))?;
         let value = value.trim().parse().map_err(|_| OptionError::NoNumber(name.to_owned()))?;
         let name = name.trim().replace('-', "_");
@@ -194,7 +208,11 @@ impl Options {
     #[must_use]
     pub fn with(mut self, settings: &[Setting]) -> Self {
         for setting in settings {
-            self.set(&setting.name, setting.value);
+            if setting.name == SIMPLEST {
+                self = Self::simplest();
+            } else {
+                self.set(&setting.name, setting.value);
+            }
         }
         self
     }
@@ -298,12 +316,13 @@ impl Options {
         }
     }
 
-    /// Everything that differs from the simplest, as the command line takes it.
+    /// These options as the command line takes them: the simplest, and what differs from it.
     #[must_use]
     pub fn differences(&self) -> String {
         let differs = |&&(name, simple): &&(&str, u32)| self.get(name) != Some(simple);
         let text = |&(name, _): &(&str, u32)| format!("{name}={}", self.get(name).unwrap_or_default());
-        Self::SIMPLEST.iter().filter(differs).map(text).collect::<Vec<_>>().join(",")
+        let differing = Self::SIMPLEST.iter().filter(differs).map(text);
+        std::iter::once(SIMPLEST.to_owned()).chain(differing).collect::<Vec<_>>().join(",")
     }
 }
 

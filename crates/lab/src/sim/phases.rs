@@ -63,7 +63,8 @@ pub struct Run {
 
 /// Runs one seed.
 pub(crate) fn run(seed: u64, options: Options, subject: &Subject, traced: bool) -> Run {
-    let world = World::new(options, Observed::new((subject.build)(&options), subject.claims, options.slack()), traced);
+    let claims = Claims { mends_range_valid: options.mend > 0, ..subject.claims };
+    let world = World::new(options, Observed::new((subject.build)(&options), claims, options.slack()), traced);
     let inside = Arc::clone(&world);
     let outcome = sim::run(options.schedule(seed), move || phases(&inside));
     let hung = (!outcome.unfinished.is_empty()).then(|| format!("blocked for ever: {}", outcome.unfinished.join(", ")));

@@ -59,6 +59,7 @@ impl Simulator {
         let claims = Claims {
             exact: tracker == TrackerName::CollisionLog,
             forgets_after_waiting: tracker == TrackerName::IntervalSeq,
+            mends_range_valid: false,
         };
         Self { subject: Subject { build: Arc::new(move |options| build(tracker, options)), claims }, settings }
     }
@@ -66,7 +67,7 @@ impl Simulator {
     /// Tries another tracker, which claims to be exact.
     #[cfg(test)]
     pub(crate) fn of(build: impl Fn(&Options) -> Box<dyn CollisionTracker> + Send + Sync + 'static) -> Self {
-        let claims = Claims { exact: true, forgets_after_waiting: false };
+        let claims = Claims { exact: true, forgets_after_waiting: false, mends_range_valid: false };
         Self { subject: Subject { build: Arc::new(build), claims }, settings: Vec::new() }
     }
 
