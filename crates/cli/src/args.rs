@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Parser, Subcommand};
 
 pub(crate) mod check;
+pub(crate) mod sim;
 
 use crate::rows::catalogue::RowName;
 
@@ -30,10 +31,12 @@ pub(crate) enum Command {
     Check(check::CheckArgs),
     Record(RecordArgs),
     Import(ImportArgs),
+    Sim(sim::SimArgs),
     #[command(hide = true)]
     StressRow(RowArgs),
     #[command(hide = true)]
     CheckChild(check::CheckChildArgs),
+    SimChild(sim::SimChildArgs),
 }
 
 /// Try to make io_uring fixed buffers send a stale byte, on real memory.

@@ -2,12 +2,15 @@
 //!
 //! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
 //! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs.
+//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `record` and
+//! `import` make traces of real programs. `sim` runs the simulator of `pagemirror_lab::sim`.
 
 mod args;
 mod check;
 mod import;
 mod record;
 mod rows;
+mod sim;
 mod stress;
 
 use std::process::ExitCode;
@@ -23,5 +26,7 @@ fn main() -> ExitCode {
         Command::StressRow(options) => rows::process::run(&options),
         Command::Check(options) => check::run(&options),
         Command::CheckChild(options) => check::run_child(&options),
+        Command::Sim(options) => sim::run(&options),
+        Command::SimChild(options) => sim::run_child(&options),
     }
 }

@@ -68,15 +68,20 @@ pub(crate) fn run(seed: u64, options: Options, subject: &Subject, traced: bool) 
     let inside = Arc::clone(&world);
     let outcome = sim::run(options.schedule(seed), move || phases(&inside));
     let hung = (!outcome.unfinished.is_empty()).then(|| format!("blocked for ever: {}", outcome.unfinished.join(", ")));
+    let found = outcome.finding.or(hung.map(|hung| (0, hung)));
+    let mut trace = world.take_trace();
+    if let Some((actor, what)) = found.as_ref().filter(|_| traced) {
+        trace.push(Step { at: outcome.virtual_time, actor: *actor, what: format!("FOUND: {what}") });
+    }
     Run {
         seed,
         options,
-        finding: outcome.finding.or(hung),
+        finding: found.map(|(_, what)| what),
         counts: world.counts(),
         steps: outcome.steps,
         virtual_time: outcome.virtual_time,
         digest: outcome.digest,
-        trace: world.take_trace(),
+        trace,
         actors: names(&options),
     }
 }

@@ -139,7 +139,6 @@ impl World {
 
     /// Ends the run with a finding.
     pub(crate) fn fail(&self, why: String) -> ! {
-        self.note(|| format!("FOUND: {why}"));
         sim::fail(why)
     }
 

@@ -41,8 +41,8 @@ pub struct Schedule {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// What was found, if anything: what a checker said, a panic.
-    pub finding: Option<String>,
+    /// What was found, if anything: what a checker said, a panic; and the number of the actor in which.
+    pub finding: Option<(usize, String)>,
     /// Actors that had not ended when nobody could run any more, or when the limit was reached.
     pub unfinished: Vec<String>,
     /// Scheduling steps.
@@ -78,7 +78,7 @@ pub(super) struct Scheduler {
     actors: Vec<Actor>,
     parked: Vec<(usize, usize)>,
     fresh: Vec<(usize, Body)>,
-    finding: Option<String>,
+    finding: Option<(usize, String)>,
     steps: u64,
     digest: u64,
 }
@@ -242,7 +242,7 @@ impl Scheduler {
     }
 
     fn found(&mut self, why: String) {
-        self.finding.get_or_insert(why);
+        self.finding.get_or_insert((current(), why));
         self.queue.clear();
     }
 
