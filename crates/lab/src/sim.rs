@@ -29,6 +29,8 @@ mod phases;
 mod shrink;
 mod simulator;
 mod table;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use counts::{Count, Counts};
