@@ -5,3 +5,4 @@
 pub mod check;
 pub mod trace;
 pub mod sim;
+pub mod trace;

@@ -8,12 +8,12 @@
 //! A seed gives the same run each time, to the last step; a seed that fails is made smaller while it still fails.
 //!
 //! # Checkers
-//! Apart from the system: [`observe`] compares every answer of the tracker with the exact history; [`table`] compares what is
-//! installed with what was revoked; [`device`] asks at each use whether these are still the pages, and whether the program
-//! finds what the device wrote; [`phases`] asks at the end whether everything has come to rest.
+//! Apart from the system: `observe` compares every answer of the tracker with the exact history; `table` compares what is
+//! installed with what was revoked; `device` asks at each use whether these are still the pages, and whether the program
+//! finds what the device wrote; `phases` asks at the end whether everything has come to rest.
 //!
 //! # Not covered
-//! Orderings: execution is sequentially consistent. What the model of the kernel leaves out: see [`kernel`] and
+//! Orderings: execution is sequentially consistent. What the model of the kernel leaves out: see `kernel` and
 //! `docs/simulator.md`.
 
 mod actors;
@@ -34,7 +34,7 @@ mod tests;
 mod world;
 
 pub use counts::{Count, Counts};
-pub use hunt::{CHILD, Found, HuntError, NOT_HUNTED, bugs, child, hunt, try_hunt};
+pub use hunt::{CHILD, Found, HuntError, bugs, child, hunt, not_hunted, try_hunt};
 pub use options::{OptionError, Options, SIMPLEST, Setting};
 pub use pagemirror_trackers_sim::catalogue::TrackerName;
 pub use phases::Run;

@@ -1,11 +1,11 @@
 //! Which implementation of the primitives this build uses.
 
+#[cfg(sim)]
+pub use crate::sim::atomic;
 #[cfg(loom)]
 pub use loom::{hint, sync::atomic};
 #[cfg(all(shuttle, not(loom)))]
 pub use shuttle::{hint, sync::atomic};
-#[cfg(sim)]
-pub use crate::sim::atomic;
 #[cfg(not(any(loom, shuttle, sim)))]
 pub use std::{hint, sync::atomic};
 
@@ -25,12 +25,12 @@ pub mod time {
 
 /// Threads of this build's scheduler.
 pub mod thread {
+    #[cfg(sim)]
+    pub use crate::sim::{JoinHandle, sleep, spawn, yield_now};
     #[cfg(loom)]
     pub use loom::thread::{Builder, JoinHandle, spawn, yield_now};
     #[cfg(all(shuttle, not(loom)))]
     pub use shuttle::thread::{Builder, JoinHandle, spawn, yield_now};
-    #[cfg(sim)]
-    pub use crate::sim::{JoinHandle, sleep, spawn, yield_now};
     #[cfg(not(any(loom, shuttle, sim)))]
     pub use std::thread::{Builder, JoinHandle, spawn, yield_now};
 

@@ -5,12 +5,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::Duration;
 
+#[cfg(sim)]
+use crate::sim::lock as imp;
 #[cfg(loom)]
 use loom::sync as imp;
 #[cfg(all(shuttle, not(loom)))]
 use shuttle::sync as imp;
-#[cfg(sim)]
-use crate::sim::lock as imp;
 #[cfg(not(any(loom, shuttle, sim)))]
 use std::sync as imp;
 

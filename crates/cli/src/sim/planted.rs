@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use pagemirror_lab::sim::{Found, NOT_HUNTED, bugs, try_hunt};
+use pagemirror_lab::sim::{Found, bugs, not_hunted, try_hunt};
 use serde::Serialize;
 
 use super::{ENVIRONMENT, FINDING, progress, show};
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &SimArgs, only: Option<&str>) -> ExitCode {
     let most = args.count(MOST_SEEDS);
     let chosen: Vec<_> = bugs().into_iter().filter(|(bug, _)| only.is_none_or(|only| only == *bug)).collect();
     if let (Some(only), true) = (only, chosen.is_empty()) {
-        let why = NOT_HUNTED.iter().find(|(bug, _)| *bug == only).map_or("there is none of this name", |(_, why)| why);
+        let why =
+            not_hunted().into_iter().find(|(bug, _)| *bug == only).map_or("there is none of this name", |(_, why)| why);
         eprintln!("pagemirror: {only} cannot be found by simulation: {why}");
         return ENVIRONMENT.into();
     }
@@ -65,7 +66,7 @@ fn in_words(hunted: &[Hunted], most: u64, all: bool) -> String {
     let mut text = table.lines();
     if all {
         let mut others = Table::new(&["not hunted", "because"], &[0, 1]);
-        NOT_HUNTED.iter().for_each(|(bug, why)| others.row(vec![(*bug).into(), (*why).into()]));
+        not_hunted().into_iter().for_each(|(bug, why)| others.row(vec![bug.into(), why.into()]));
         text = format!("{text}\n{}", others.lines());
     }
     text

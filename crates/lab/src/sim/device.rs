@@ -37,7 +37,10 @@ const COMPLETION: u64 = 20_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
     /// From a registration that is kept; `collisions` before it was.
-    Kept { found: bool, collisions: u32 },
+    Kept {
+        found: bool,
+        collisions: u32,
+    },
     OneShot,
     TimedOut,
     /// The memory is not there, or may not be read.
@@ -123,7 +126,10 @@ impl Device {
         let served = self.serve(&asked);
         world.note(|| format!("the request for {} ends: {served:?}", range_of(pages.clone())));
         if lost_before && matches!(served, Served::Kept { .. } | Served::OneShot) {
-            world.fail(format!("coherence was lost before the request for {} began, and it is served", range_of(pages.clone())));
+            world.fail(format!(
+                "coherence was lost before the request for {} began, and it is served",
+                range_of(pages.clone())
+            ));
         }
         world.count(match served {
             Served::Kept { found: true, .. } => Count::Cached,
@@ -215,9 +221,11 @@ impl Device {
         let (registration, served, kept) = match lease {
             Lease::Kept { registration, found, collisions } => (registration, Served::Kept { found, collisions }, true),
             Lease::OneShot => match self.world.pin(pages.clone()) {
-                Ok(tags) => {
-                    (Registration::new(&self.world, pages.clone(), tags, self.world.moments.next()), Served::OneShot, false)
-                }
+                Ok(tags) => (
+                    Registration::new(&self.world, pages.clone(), tags, self.world.moments.next()),
+                    Served::OneShot,
+                    false,
+                ),
                 Err(_) => return Some(Served::Refused),
             },
         };
@@ -246,13 +254,7 @@ impl Device {
     }
 
     /// In the section: the lease is still valid, or nothing; then the device writes.
-    fn in_section(
-        &self,
-        section: Section<'_>,
-        registration: &Registration,
-        kept: bool,
-        begun: Begun,
-    ) -> Option<u64> {
+    fn in_section(&self, section: Section<'_>, registration: &Registration, kept: bool, begun: Begun) -> Option<u64> {
         let world = &self.world;
         world.kernel().sections += 1;
         let stale = kept && registration.is_stale();
@@ -308,7 +310,8 @@ impl Device {
         // A later write, of the program or of a device, has a larger number.
         if unchanged && found.is_none_or(|(found, _)| found < content) {
             let at = range_of(page..page + 1);
-            self.world.fail(format!("content is lost: the device wrote {content} at {at}, and the program finds {found:?}"));
+            self.world
+                .fail(format!("content is lost: the device wrote {content} at {at}, and the program finds {found:?}"));
         }
     }
 

@@ -147,7 +147,9 @@ impl World {
         let gone = kernel.memory.map(pages.clone(), self.is_huge(&pages));
         drop(kernel);
         self.count(Count::Replacements);
-        self.note(|| format!("MAP_FIXED {}: the new mapping is live, its event is not queued yet", range_of(pages.clone())));
+        self.note(|| {
+            format!("MAP_FIXED {}: the new mapping is live, its event is not queued yet", range_of(pages.clone()))
+        });
         if reported {
             self.report(Unread { event: Event::Unmap, pages: pages.clone(), to: None, thread, changed });
         }

@@ -175,7 +175,8 @@ impl Observed {
         let lost = |attempt: &Attempt, one: &Record| one.start_returned < asked && one.end_called > attempt.returned;
         let (mends, answered) = (self.claims.mends_range_valid, self.moments.next());
         let missed = self.overlapping(range, |attempt, one| {
-            lost(attempt, one) && !(mends && one.end_called < answered && self.may_have_been_quiet(one.end_called, answered))
+            lost(attempt, one)
+                && !(mends && one.end_called < answered && self.may_have_been_quiet(one.end_called, answered))
         });
         if let Some(missed) = missed {
             sim::fail(format!(
@@ -201,7 +202,10 @@ impl Observed {
         let running = history.running.iter().map(|index| &history.records[*index]).find(hit).copied();
         drop(history);
         if let Some(running) = running {
-            sim::fail(format!("{range} is forgotten while the invalidation of {}, which hit it, still runs", running.range));
+            sim::fail(format!(
+                "{range} is forgotten while the invalidation of {}, which hit it, still runs",
+                running.range
+            ));
         }
     }
 

@@ -243,13 +243,18 @@ impl Options {
             // Outrun at every attempt.
             1 => {
                 (self.ring, self.regions, self.think_us, self.mutators) = (rng.u32(1..=2), 1, 1, 4);
-                (self.wrapped, self.pin_us) = (4, 50);
+                (self.wrapped, self.pin_us, self.preempt_one_in) = (4, 50, 20);
             }
             // An early end of doubt, or a late beginning.
             2 => (self.late_caller, self.doubts, self.regions, self.think_us) = (1, 64, 1, 5),
             // Many invalidations of few ranges at once, none of them short.
             3 => {
                 (self.wrapped, self.regions, self.running, self.slow_invalidation) = (self.mutators, 2, 64, 2);
+            }
+            // Preempted at every other step, for about as long as a call takes.
+            4 => {
+                (self.switch_every, self.preempt_one_in, self.preempted_us) = (1, 5, 200);
+                (self.regions, self.think_us, self.jitter_ns) = (1, 5, 50);
             }
             _ => {}
         }

@@ -31,10 +31,13 @@ const REST: Duration = Duration::from_millis(100);
 /// The time between two looks whether it has.
 const LOOK: Duration = Duration::from_micros(50);
 
+/// Makes a tracker for a run with these options.
+pub(crate) type Build = dyn Fn(&Options) -> Box<dyn CollisionTracker> + Send + Sync;
+
 /// The tracker that is tried, and what it claims.
 #[derive(Clone)]
 pub(crate) struct Subject {
-    pub(crate) build: Arc<dyn Fn(&Options) -> Box<dyn CollisionTracker> + Send + Sync>,
+    pub(crate) build: Arc<Build>,
     pub(crate) claims: Claims,
 }
 
@@ -97,44 +100,54 @@ fn names(options: &Options) -> Vec<String> {
 
 fn phases(world: &Arc<World>) {
     let options = world.options;
-    let devices: Arc<Vec<Device>> =
-        Arc::new((0..options.devices as usize).map(|number| Device::new(world, number)).collect());
+    let devices = (0..options.devices as usize).map(|number| Device::new(world, number));
+    let devices: Arc<Vec<Device>> = Arc::new(devices.collect());
     for region in 0..options.regions as usize {
         world.mmap(options.region(region));
     }
     let mut names = names(&options).into_iter().skip(1);
-    let mut name = || names.next().unwrap_or_default();
-    let turns = Arc::new(AtomicU64::new(0));
-    let threads = (options.mutators + options.devices * options.workers + 1) as usize;
-    let mut library = Vec::new();
-    let (shared, counter) = (Arc::clone(world), Arc::clone(&turns));
-    library.push(sim::spawn_named(name(), move || actors::pump(&shared, &counter)));
-    let shared = Arc::clone(world);
-    library.push(sim::spawn_named(name(), move || actors::prover(&shared, threads)));
-    let shared = Arc::clone(world);
-    library.push(sim::spawn_named(name(), move || actors::watchdog(&shared, &turns)));
-    let shared = Arc::clone(world);
-    library.push(sim::spawn_named(name(), move || actors::breaker(&shared)));
-    let mut program = Vec::new();
-    for thread in 0..options.mutators {
-        let mutator = Mutator {
-            world: Arc::clone(world),
-            devices: Arc::clone(&devices),
-            thread: thread as usize,
-            wrapped: thread < options.wrapped,
-        };
-        program.push(sim::spawn_named(name(), move || mutator.run()));
-    }
-    for device in 0..options.devices as usize {
-        for _ in 0..options.workers {
-            let (shared, devices) = (Arc::clone(world), Arc::clone(&devices));
-            program.push(sim::spawn_named(name(), move || work(&shared, &devices[device])));
-        }
-    }
+    let mut spawn = |body: Body| sim::spawn_named(names.next().unwrap_or_default(), body);
+    let library: Vec<_> = library(world).into_iter().map(&mut spawn).collect();
+    let program: Vec<_> = program(world, &devices).into_iter().map(&mut spawn).collect();
     join(program);
     liveness(world, &devices);
     world.stop();
     join(library);
+}
+
+type Body = Box<dyn FnOnce() + Send>;
+
+/// The library's threads, and who breaks things, in the order of their names.
+fn library(world: &Arc<World>) -> Vec<Body> {
+    let options = world.options;
+    let threads = (options.mutators + options.devices * options.workers + 1) as usize;
+    let turns = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&turns);
+    let shared = || Arc::clone(world);
+    let (pumping, proving, watching, breaking) = (shared(), shared(), shared(), shared());
+    vec![
+        Box::new(move || actors::pump(&pumping, &counted)),
+        Box::new(move || actors::prover(&proving, threads)),
+        Box::new(move || actors::watchdog(&watching, &turns)),
+        Box::new(move || actors::breaker(&breaking)),
+    ]
+}
+
+/// The program's threads: those that change memory, then the workers of each device.
+fn program(world: &Arc<World>, devices: &Arc<Vec<Device>>) -> Vec<Body> {
+    let options = world.options;
+    let mut bodies: Vec<Body> = Vec::new();
+    for thread in 0..options.mutators {
+        let (world, devices) = (Arc::clone(world), Arc::clone(devices));
+        let mutator = Mutator { world, devices, thread: thread as usize, wrapped: thread < options.wrapped };
+        bodies.push(Box::new(move || mutator.run()));
+    }
+    for worker in 0..options.devices * options.workers {
+        let device = (worker / options.workers) as usize;
+        let (world, devices) = (Arc::clone(world), Arc::clone(devices));
+        bodies.push(Box::new(move || work(&world, &devices[device])));
+    }
+    bodies
 }
 
 fn join(actors: Vec<sim::JoinHandle<()>>) {

@@ -31,7 +31,8 @@ impl Simulator {
     /// Shrinks a run that failed.
     #[must_use]
     pub fn shrink(&self, failed: &Run) -> Shrunk {
-        let mut shrinking = Shrinking { simulator: self, best: failed.clone(), tried: 0, failures: 0, since: Instant::now() };
+        let mut shrinking =
+            Shrinking { simulator: self, best: failed.clone(), tried: 0, failures: 0, since: Instant::now() };
         while shrinking.one_pass() && shrinking.goes_on() {}
         let run = self.run_with(shrinking.best.seed, shrinking.best.options, true);
         Shrunk { run, tried: shrinking.tried }

@@ -105,7 +105,9 @@ impl Mappings for Table {
             let hit = range.overlaps(range_of(held.pages.clone()));
             if hit {
                 held.stale.store(true, Ordering::Release);
-                self.world.note(|| format!("device {device} revokes {:?} for {event:?} of {range}", range_of(held.pages.clone())));
+                self.world.note(|| {
+                    format!("device {device} revokes {:?} for {event:?} of {range}", range_of(held.pages.clone()))
+                });
             }
             !hit
         });

@@ -8,7 +8,7 @@ use pagemirror_core_sim::collision::{CollisionTracker, Conservative, Invalidatio
 use pagemirror_core_sim::log::CollisionLog;
 use pagemirror_core_sim::wait::{Interrupted, Wait};
 
-use super::{Count, Options, Run, Setting, Simulator, TrackerName};
+use super::{Count, Options, Run, Setting, Simulator, TrackerName, bugs, hunt, not_hunted, try_hunt};
 
 fn simulator(tracker: TrackerName, settings: &str) -> Simulator {
     let settings: Result<Vec<Setting>, _> = settings.split_terminator(',').map(str::parse).collect();
@@ -181,6 +181,36 @@ fn the_smallest_failing_seed_is_found_whoever_is_faster() {
     let broken = broken(Broken::Imagines);
     let failed = first_failure(&broken, 200);
     assert!((0..failed.seed).all(|seed| broken.run(seed).finding.is_none()));
+}
+
+#[test]
+fn every_planted_bug_of_the_core_is_hunted_or_said_not_to_be() {
+    let mut planted = std::collections::BTreeSet::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../core"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(entry).unwrap();
+                let names =
+                    text.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned));
+                planted.extend(names);
+            }
+        }
+    }
+    let hunted = bugs().into_iter().filter(|(_, tracker)| *tracker == TrackerName::CollisionLog).map(|(bug, _)| bug);
+    let others = not_hunted().into_iter().map(|(bug, _)| bug).filter(|bug| planted.contains(*bug));
+    let listed: std::collections::BTreeSet<String> = hunted.chain(others).map(str::to_owned).collect();
+    assert_eq!(planted, listed);
+}
+
+#[test]
+fn a_bug_is_not_hunted_in_a_build_without_it() {
+    if !cfg!(pagemirror_planted) {
+        assert_eq!(hunt("no-wait", 1), None);
+        assert!(try_hunt("no-wait", 1).unwrap_err().to_string().contains("pagemirror_planted"));
+    }
 }
 
 #[test]

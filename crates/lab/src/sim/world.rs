@@ -133,7 +133,8 @@ impl World {
     }
 
     pub(crate) fn take_trace(&self) -> Vec<Step> {
-        let take = |trace: &Mutex<Vec<Step>>| std::mem::take(&mut *trace.lock().unwrap_or_else(PoisonError::into_inner));
+        let take =
+            |trace: &Mutex<Vec<Step>>| std::mem::take(&mut *trace.lock().unwrap_or_else(PoisonError::into_inner));
         self.trace.as_ref().map(take).unwrap_or_default()
     }
 

@@ -27,7 +27,11 @@ fn until_free<G>(key: usize, attempt: impl Fn() -> TryLockResult<G>) -> G {
             Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
                 let blocked = std::thread::panicking();
-                assert!(!blocked, "{}: a destructor needs a lock that is held, while a panic unwinds", name_of_current());
+                assert!(
+                    !blocked,
+                    "{}: a destructor needs a lock that is held, while a panic unwinds",
+                    name_of_current()
+                );
                 park(key, None);
             }
         }

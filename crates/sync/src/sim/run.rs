@@ -177,6 +177,9 @@ fn abandon(coroutines: Vec<Option<Generator<'static, (), ()>>>) {
 }
 
 /// Ends the run with a finding. The actor that says so never goes on.
+///
+/// # Panics
+/// Outside a run: there is nothing to end.
 pub fn fail(why: impl Into<String>) -> ! {
     let why = why.into();
     assert!(CURRENT.get() != OUTSIDE, "a finding outside a simulation: {why}");
@@ -238,7 +241,8 @@ impl Scheduler {
 
     fn count(&mut self, actor: usize) {
         self.steps += 1;
-        self.digest = (self.digest.rotate_left(5) ^ NOW.get() ^ ((actor as u64) << 56)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.digest =
+            (self.digest.rotate_left(5) ^ NOW.get() ^ ((actor as u64) << 56)).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
     fn found(&mut self, why: String) {
