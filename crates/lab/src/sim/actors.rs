@@ -11,6 +11,7 @@ use pagemirror_sync_sim::atomic::{AtomicU64, Ordering};
 use pagemirror_sync_sim::sim;
 
 use super::counts::Count;
+use super::options::{NO_PROOF, READ_FIRST};
 use super::world::World;
 
 /// Naps of 1 ms for which the pump waits for sections: above what a few preemptions make of one.
@@ -30,6 +31,7 @@ const NAP: Duration = Duration::from_micros(100);
 pub(crate) fn pump(world: &Arc<World>, turns: &AtomicU64) {
     let options = world.options;
     let mut batch = Batch::with_room(options.batch as usize);
+    let order = if options.control == READ_FIRST { TurnOrder::ReadFirst } else { TurnOrder::GateFirst };
     while !world.is_stopping() {
         // As the real one does after each wait: is the descriptor still ours?
         if matches!(world.probe(), Probe::Lost(_)) {
@@ -46,7 +48,7 @@ pub(crate) fn pump(world: &Arc<World>, turns: &AtomicU64) {
         }
         world.count(Count::Turns);
         let read = |batch: &mut Batch| world.read_events(batch, options.messages as usize);
-        world.space.turn(TurnOrder::GateFirst, &mut batch, SECTION_TURNS, read);
+        world.space.turn(order, &mut batch, SECTION_TURNS, read);
         world.note(|| "the turn of the pump is over".to_owned());
         if batch.events().iter().any(|(event, _)| *event == Event::Remove) {
             world.doubtful.wake();
@@ -63,7 +65,8 @@ pub(crate) fn prover(world: &Arc<World>, threads: usize) {
         }
         let mark = doubt.mark();
         for thread in 0..threads {
-            while world.kernel().is_in_discard(thread) && !world.is_stopping() {
+            let proves = world.options.control != NO_PROOF;
+            while proves && world.kernel().is_in_discard(thread) && !world.is_stopping() {
                 sim::sleep(NAP);
             }
         }

@@ -24,6 +24,7 @@ use pagemirror_sync_sim::sim;
 
 use super::counts::Count;
 use super::memory::{Memory, Refused, range_of};
+use super::options::FORK_SHARES;
 use super::world::World;
 
 /// Between two steps of one call, at most, in nanoseconds.
@@ -220,7 +221,7 @@ impl World {
 
     /// A fork. The child looks at what it has, writes, looks again, and exits; nothing of it may show in the parent.
     pub(crate) fn fork(&self) {
-        let mut child = self.kernel().memory.fork();
+        let mut child = self.kernel().memory.fork(self.options.control != FORK_SHARES);
         self.note(|| "fork".to_owned());
         for _ in 0..2 {
             self.pause(STEP * 4);

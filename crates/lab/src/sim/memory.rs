@@ -356,7 +356,7 @@ impl Memory {
     }
 
     /// A child that shares every frame, but for pinned ones, which it gets a copy of.
-    pub(crate) fn fork(&mut self) -> Child {
+    pub(crate) fn fork(&mut self, copies_pinned: bool) -> Child {
         let mut pages = Vec::new();
         for at in 0..self.pages.len() {
             let tag = self.pages[at].tag;
@@ -365,7 +365,7 @@ impl Memory {
             }
             let frame = self.tags[tag as usize].frame;
             let Frame { content, pins, .. } = self.frames[frame as usize];
-            let child = if pins > 0 {
+            let child = if pins > 0 && copies_pinned {
                 self.new_frame(content)
             } else {
                 self.frames[frame as usize].sharers += 1;

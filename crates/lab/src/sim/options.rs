@@ -22,6 +22,17 @@ const DEAF: u32 = 100;
 const PREEMPTIONS: u32 = 10;
 const MOMENT: Duration = Duration::from_micros(100);
 
+/// A run with the probe left out.
+pub(crate) const NO_PROBE: u32 = 1;
+/// A run whose pump reads events before the gate is up.
+pub(crate) const READ_FIRST: u32 = 2;
+/// A run whose prover does not look.
+pub(crate) const NO_PROOF: u32 = 3;
+/// A run whose devices do not ask for doubts.
+pub(crate) const NO_DOUBT: u32 = 4;
+/// A run whose kernel does not copy pinned pages for a child.
+pub(crate) const FORK_SHARES: u32 = 5;
+
 /// The setting that sets every option to its simplest value; what the seed chose is then forgotten.
 pub const SIMPLEST: &str = "simplest";
 
@@ -139,6 +150,9 @@ options! {
     closed = 0,
     /// Whether coherence is declared lost at some moment, while calls go on.
     lost = 0,
+    /// Leaves one part of the protocol out, to show that it is needed and that its lack is seen: 1 no probe, 2 events are
+    /// read before the gate is up, 3 doubts end without proof, 4 doubts are not asked for, 5 a fork shares pinned pages.
+    control = 0,
 }
 
 /// Why text is no option.

@@ -72,6 +72,22 @@ fn nothing_is_found_with_the_other_trackers() {
     }
 }
 
+#[test]
+fn what_a_control_run_leaves_out_is_missed() {
+    let expected = [
+        ("control=1", "stale: a use gets the page"),
+        ("control=2", "events are read, and so callers released, while a use is in its section"),
+        ("control=3,late_caller=1", "stale: "),
+        ("control=4,late_caller=1", "stale: "),
+        ("control=5,fork=2", "stale: "),
+    ];
+    for (settings, what) in expected {
+        let run = first_failure(&simulator(TrackerName::CollisionLog, settings), 400);
+        let finding = run.finding.unwrap();
+        assert!(finding.starts_with(what), "{settings}, seed {}: {finding}", run.seed);
+    }
+}
+
 /// How a tracker is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Broken {
