@@ -107,4 +107,14 @@ hunt loom pagemirror-core models core "$core" 'VIOLATION|deadlock;'
 hunt shuttle pagemirror-registration models registration "$registration" 'panicked|deadlock'
 hunt "" pagemirror-linux tasks linux "$linux" 'panicked'
 hunt_in_trackers
+
+# The simulator finds each bug that shows under sequentially consistent schedules; the table in docs/simulator.md names them all.
+echo "== pagemirror sim --planted"
+RUSTFLAGS="--cfg pagemirror_planted" CARGO_TARGET_DIR=target-planted cargo build --release -p pagemirror-cli
+said=$(timeout "$((5 * limit_seconds))" target-planted/release/pagemirror sim --planted) || { missed=1 && echo "MISSED by simulation:"; }
+echo "$said"
+hunted() { awk '$3 ~ /^[0-9,]+$/ { print $1, $2 }'; }
+diff <(hunted <<<"$said") <(sed -n '/^<!-- begin/,/^<!-- end/p' docs/simulator.md | hunted) ||
+    { missed=1 && echo "docs/simulator.md has another table (< found, > in the file)"; }
+
 exit "$missed"

@@ -11,8 +11,8 @@ use crate::stress::table::{Table, number};
 
 /// Seeds that a bug may take. The one that hides best needs a small part of them.
 const MOST_SEEDS: u64 = 20_000;
-/// Of a finding, the kind is shown in the table; the whole is in the JSON.
-const KIND: usize = 70;
+/// Of a finding, so many characters are shown in the table; the whole is in the JSON.
+const SHOWN: usize = 90;
 
 #[derive(Debug, Serialize)]
 struct Hunted {
@@ -59,7 +59,7 @@ fn in_words(hunted: &[Hunted], most: u64, all: bool) -> String {
     for one in hunted {
         let (seeds, what) = one.found.as_ref().map_or_else(
             || (format!("> {}", number(most)), "NOT FOUND".to_owned()),
-            |found| (number(found.seed + 1), found.finding.chars().take(KIND).collect()),
+            |found| (number(found.seed + 1), in_short(&found.finding)),
         );
         table.row(vec![one.bug.into(), one.tracker.into(), seeds, what]);
     }
@@ -70,4 +70,31 @@ fn in_words(hunted: &[Hunted], most: u64, all: bool) -> String {
         text = format!("{text}\n{}", others.lines());
     }
     text
+}
+
+/// A finding without its addresses, which say nothing in a table.
+fn in_short(finding: &str) -> String {
+    let mut text = String::new();
+    let mut rest = finding;
+    while let Some((before, (_, after))) =
+        rest.split_once("[0x").and_then(|(before, range)| Some((before, range.split_once(')')?)))
+    {
+        text.push_str(before);
+        text.push_str("[..)");
+        rest = after;
+    }
+    text.push_str(rest);
+    text.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_left_out_of_a_table() {
+        assert_eq!(in_short("lost: [0x1000, 0x2000) by [0x1, 0x2), late"), "lost: [..) by [..), late");
+        assert_eq!(in_short("[0x1 has no end"), "[0x1 has no end");
+        assert_eq!(in_short(&"x".repeat(200)).len(), SHOWN);
+    }
 }
