@@ -31,6 +31,8 @@ const PROBE_NAPS: u32 = 64;
 const PROBE_NAP: Duration = Duration::from_micros(100);
 /// How long an overdue section is stayed in: past the pump's patience.
 const OVERDUE: Duration = Duration::from_millis(40);
+/// How long all who hold locks that a request needs can hold them, together.
+const LOCKED: Duration = Duration::from_millis(50);
 /// How long a device takes to complete, at most, in nanoseconds.
 const COMPLETION: u64 = 20_000;
 
@@ -124,7 +126,9 @@ impl Device {
         world.note(|| format!("a request to device {number} for {} begins", range_of(pages.clone())));
         let deadline = Deadline::after(limit);
         let asked = Asked { pages, deadline: &deadline, subscription: buffers.of(range_of(pages.clone())), begun };
+        let since = sim::elapsed();
         let served = self.serve(&asked);
+        self.check_time(sim::elapsed().saturating_sub(since), limit, served);
         world.note(|| format!("the request for {} ends: {served:?}", range_of(pages.clone())));
         if lost_before && matches!(served, Served::Kept { .. } | Served::OneShot) {
             world.fail(format!(
@@ -141,6 +145,14 @@ impl Device {
             Served::Lost => Count::ToldLost,
         });
         served
+    }
+
+    /// A request ends by its deadline, but for what is waited for without one: a device lock, a section.
+    fn check_time(&self, took: Duration, limit: Duration, served: Served) {
+        let options = self.world.options;
+        if options.deaf == 0 && took > limit + OVERDUE + LOCKED + options.slack() {
+            self.world.fail(format!("a request with {limit:?} of time ended after {took:?}: {served:?}"));
+        }
     }
 
     fn serve(&self, asked: &Asked<'_>) -> Served {

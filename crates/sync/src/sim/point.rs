@@ -78,8 +78,11 @@ pub(crate) fn wake_all(key: usize) {
 /// a panic unwinds (the count of panics belongs to the real thread), nothing is switched.
 fn switch(next: impl FnOnce(&mut super::run::Scheduler, usize) -> Next) {
     let actor = CURRENT.get();
-    if actor == OUTSIDE || std::thread::panicking() {
+    if actor == OUTSIDE {
         COUNTDOWN.set(u32::MAX);
+        return;
+    }
+    if std::thread::panicking() {
         return;
     }
     if with_scheduler(|scheduler| next(scheduler, actor)) == Some(Next::HandOver) {
