@@ -36,6 +36,7 @@ pub(crate) enum Command {
     StressRow(RowArgs),
     #[command(hide = true)]
     CheckChild(check::CheckChildArgs),
+    #[command(hide = true)]
     SimChild(sim::SimChildArgs),
 }
 

@@ -1,9 +1,8 @@
 //! The `pagemirror` program.
 //!
 //! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
-//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs.
-//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `record` and
-//! `import` make traces of real programs. `sim` runs the simulator of `pagemirror_lab::sim`.
+//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs. `sim` runs the simulator of
+//! `pagemirror_lab::sim`.
 
 mod args;
 mod check;

@@ -3,6 +3,5 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod check;
-pub mod trace;
 pub mod sim;
 pub mod trace;
