@@ -52,11 +52,13 @@ fn write(file: &Path, hunted: &[Hunted]) -> Option<u8> {
 }
 
 fn table(hunted: &[Hunted]) -> Table {
-    let mut table = Table::new(&["bug", "tracker", "loom", "shuttle", "what it breaks"], &[0, 1, 2, 3, 4]);
+    let mut table =
+        Table::new(&["bug", "tracker", "loom", "shuttle", "simulator", "what it breaks"], &[0, 1, 2, 3, 4, 5]);
     for one in hunted {
         let by = |scenario: Option<&str>| scenario.unwrap_or("-").to_owned();
         let (loom, shuttle) = (by(one.loom), by(one.shuttle));
-        table.row(vec![one.bug.to_owned(), one.tracker.to_owned(), loom, shuttle, one.breaks.to_owned()]);
+        let simulator = if one.simulator { "found" } else { "-" }.to_owned();
+        table.row(vec![one.bug.to_owned(), one.tracker.to_owned(), loom, shuttle, simulator, one.breaks.to_owned()]);
     }
     table
 }

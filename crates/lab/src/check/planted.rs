@@ -14,6 +14,7 @@ use super::expect::Expected;
 use super::pool::beside_each_other;
 use super::process::{self, Order};
 use super::report::{Ended, FindingKind};
+use crate::sim;
 
 /// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,9 @@ pub const HAS_PLANTED_BUGS: bool = cfg!(pagemirror_planted);
 /// The checkers that hunt; on real threads a bug needs luck.
 const HUNTERS: [Engine; 2] = [Engine::Loom, Engine::Shuttle];
 
+/// Seeds after which the simulator counts as blind to a bug: twice what the rarest one takes.
+const MOST_SEEDS: u64 = 2_000;
+
 /// What became of a bug.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hunted {
@@ -74,13 +78,15 @@ pub struct Hunted {
     pub loom: Option<&'static str>,
     /// The scenario in which shuttle did.
     pub shuttle: Option<&'static str>,
+    /// Whether the simulator did.
+    pub simulator: bool,
 }
 
 impl Hunted {
     /// Whether anybody caught it.
     #[must_use]
     pub fn is_caught(&self) -> bool {
-        self.loom.is_some() || self.shuttle.is_some()
+        self.loom.is_some() || self.shuttle.is_some() || self.simulator
     }
 }
 
@@ -89,8 +95,9 @@ impl Hunted {
 pub fn hunt(bugs: &[Bug], progress: &(dyn Fn(&Bug) + Sync)) -> Vec<Hunted> {
     beside_each_other(bugs, |bug| {
         let [loom, shuttle] = HUNTERS.map(|engine| caught_by(bug, engine));
+        let simulator = sim::hunt(bug.name, MOST_SEEDS).is_some();
         progress(bug);
-        Hunted { bug: bug.name, tracker: bug.tracker.text(), breaks: bug.breaks, loom, shuttle }
+        Hunted { bug: bug.name, tracker: bug.tracker.text(), breaks: bug.breaks, loom, shuttle, simulator }
     })
 }
 
@@ -113,8 +120,9 @@ pub fn markdown(hunted: &[Hunted]) -> String {
     let mut text = String::from(HEAD);
     for one in hunted {
         let by = |scenario: Option<&str>| scenario.map_or_else(|| "-".to_owned(), |name| format!("`{name}`"));
-        let Hunted { bug, tracker, breaks, loom, shuttle } = one;
-        text.push_str(&format!("| `{bug}` | {tracker} | {breaks} | {} | {} |\n", by(*loom), by(*shuttle)));
+        let Hunted { bug, tracker, breaks, loom, shuttle, simulator } = one;
+        let (loom, shuttle, simulator) = (by(*loom), by(*shuttle), if *simulator { "found" } else { "-" });
+        text.push_str(&format!("| `{bug}` | {tracker} | {breaks} | {loom} | {shuttle} | {simulator} |\n"));
     }
     text
 }
@@ -122,15 +130,15 @@ pub fn markdown(hunted: &[Hunted]) -> String {
 const HEAD: &str = "\
 # Planted bugs
 
-Each of these was planted on purpose, and a scenario of `pagemirror check` has to catch it. The table is written by
-`ci/planted.sh`, which fails when a bug is missed by both checkers or when this file says something else.
+Each of these was planted on purpose, and a scenario of `pagemirror check` or a seed of `pagemirror sim` has to catch it. The table
+is written by `ci/planted.sh`, which fails when a bug is missed by all of them or when this file says something else.
 
 The columns name the first scenario in which the bug leads to a violation or a deadlock, among those that the tracker passes
 without it. loom sees orders of execution and of memory; shuttle sees orders of execution only, so what needs a reordering
-escapes it.
+escapes it, and the simulator, whose numbers of seeds are in [simulator.md](simulator.md).
 
-| bug | tracker | what it breaks | loom | shuttle |
-|---|---|---|---|---|
+| bug | tracker | what it breaks | loom | shuttle | simulator |
+|---|---|---|---|---|---|
 ";
 
 #[cfg(test)]
@@ -148,12 +156,15 @@ mod tests {
     #[test]
     fn the_table_says_who_caught_what() {
         let (loom, shuttle) = (Some("aba"), None);
-        let hunted = Hunted { bug: "ends-forgotten", tracker: "collision-log", breaks: "all", loom, shuttle };
+        let hunted =
+            Hunted { bug: "ends-forgotten", tracker: "collision-log", breaks: "all", loom, shuttle, simulator: false };
         assert!(hunted.is_caught());
         assert!(
             markdown(std::slice::from_ref(&hunted))
-                .ends_with("|\n| `ends-forgotten` | collision-log | all | `aba` | - |\n")
+                .ends_with("|\n| `ends-forgotten` | collision-log | all | `aba` | - | - |\n")
         );
-        assert!(!Hunted { loom: None, ..hunted }.is_caught());
+        assert!(!Hunted { loom: None, ..hunted.clone() }.is_caught());
+        let by_simulation = Hunted { loom: None, simulator: true, ..hunted };
+        assert!(by_simulation.is_caught() && markdown(&[by_simulation]).ends_with("| - | - | found |\n"));
     }
 }
