@@ -3,5 +3,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod check;
+pub mod drive;
 pub mod sim;
 pub mod trace;
+pub mod variant;
+pub mod workload;
