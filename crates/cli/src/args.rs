@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Record(RecordArgs),
     Import(ImportArgs),
     Sim(sim::SimArgs),
+    Replay(crate::replay::ReplayArgs),
+    Bench(crate::bench::BenchArgs),
     #[command(hide = true)]
     StressRow(RowArgs),
     #[command(hide = true)]

@@ -6,8 +6,12 @@
 
 mod args;
 mod check;
+//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `record` and
+//! `import` make traces of real programs. `replay` and `bench` compare the trackers on traces and on made-up work.
+mod bench;
 mod import;
 mod record;
+mod replay;
 mod rows;
 mod sim;
 mod stress;
@@ -22,6 +26,8 @@ fn main() -> ExitCode {
         Command::Stress(options) => stress::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Import(options) => import::run(&options),
+        Command::Replay(options) => replay::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
         Command::Check(options) => check::run(&options),
         Command::CheckChild(options) => check::run_child(&options),

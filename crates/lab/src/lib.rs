@@ -5,6 +5,8 @@
 pub mod bench;
 pub mod check;
 pub mod drive;
+pub mod replay;
+pub mod report;
 pub mod sim;
 pub mod trace;
 pub mod variant;
