@@ -3,12 +3,12 @@
 //! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
 //! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs. `sim` runs the simulator of
 //! `pagemirror_lab::sim`.
+//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs. `replay` and `bench` compare the
+//! trackers on traces and on made-up work.
 
 mod args;
-mod check;
-//! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `record` and
-//! `import` make traces of real programs. `replay` and `bench` compare the trackers on traces and on made-up work.
 mod bench;
+mod check;
 mod import;
 mod record;
 mod replay;
@@ -26,10 +26,10 @@ fn main() -> ExitCode {
         Command::Stress(options) => stress::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Import(options) => import::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
-        Command::Check(options) => check::run(&options),
         Command::CheckChild(options) => check::run_child(&options),
         Command::Sim(options) => sim::run(&options),
         Command::SimChild(options) => sim::run_child(&options),

@@ -93,6 +93,9 @@ fn log_in_short(figures: &BenchFigures) -> Option<String> {
         0 => {
             "In the whole time of a fault collision-log is behind no tracker at any point that was measured.".to_owned()
         }
+        1 => {
+            "In the whole time of a fault collision-log is behind another tracker at one point, named below.".to_owned()
+        }
         _ => format!(
             "In the whole time of a fault collision-log is behind another tracker at {lost} points, named below."
         ),

@@ -145,6 +145,16 @@ fn where_all_are_alike_nothing_makes_a_difference() {
 }
 
 #[test]
+fn a_single_loss_is_one_point() {
+    let mut figures = figures(&COLLISIONS_ARE_DEAR);
+    let hull =
+        |row: &&mut SweepRow| row.kind == Kind::Size && is(row.variant, TrackerName::HullSeq) && row.value == 100;
+    figures.sweeps.iter_mut().filter(hull).for_each(|row| row.costed.latency_ns = 10);
+    let text = answer(&figures).join("\n");
+    assert!(text.contains("at one point, named below") && text.contains("behind hull-seq at 100 pages"), "{text}");
+}
+
+#[test]
 fn whoever_is_ahead_because_it_is_wrong_is_said_to_be() {
     let wrong = Invented {
         total: |variant, _| if is(variant, TrackerName::RangeValid) { 500 } else { 1000 },
