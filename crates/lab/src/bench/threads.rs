@@ -302,6 +302,12 @@ mod tests {
             ..BenchOptions::quick()
         };
         let rows = measure(&options, Together::FaultsBesideMany, &TimeModel::default());
+        if rows.iter().any(|row| row.ns.samples == 0) {
+            // Not by `println`, which the test harness keeps to itself.
+            let why = format_args!("SKIPPED: bench: the machine never left two threads alone for 2 ms\n");
+            let _ = std::io::Write::write_fmt(&mut std::io::stdout(), why);
+            return;
+        }
         assert_eq!(rows[1].attempts.high, 1.0, "{rows:?}");
         assert!(rows[0].attempts.high > 1.0, "{rows:?}");
     }
