@@ -1,10 +1,8 @@
 //! The `pagemirror` program.
 //!
 //! `stress` is the parent's side of the stress run, `rows` the child's: every row runs in a process of its own. `check` shows
-//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs. `sim` runs the simulator of
-//! `pagemirror_lab::sim`.
-//! what `pagemirror_lab::check` finds. `record` and `import` make traces of real programs. `replay` and `bench` compare the
-//! trackers on traces and on made-up work.
+//! what `pagemirror_lab::check` finds, `sim` runs the simulator of `pagemirror_lab::sim`. `record` and `import` make traces of
+//! real programs. `replay` and `bench` compare the trackers on traces and on made-up work.
 
 mod args;
 mod bench;
@@ -24,14 +22,14 @@ use clap::Parser;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Stress(options) => stress::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Import(options) => import::run(&options),
-        Command::Check(options) => check::run(&options),
+        Command::Sim(options) => sim::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::StressRow(options) => rows::process::run(&options),
         Command::CheckChild(options) => check::run_child(&options),
-        Command::Sim(options) => sim::run(&options),
         Command::SimChild(options) => sim::run_child(&options),
     }
 }
