@@ -152,17 +152,24 @@ impl<M: Mappings, T: CollisionTracker> TableGuard<'_, M, T> {
     /// # Panics
     /// When the attempt belongs to another address space: that is a bug of the caller.
     pub fn commit(&mut self, attempt: &Attempt<'_, T>) -> Commit<'_, M> {
-        assert!(
-            std::ptr::eq(attempt.space(), Arc::as_ptr(self.space)),
-            "an attempt was committed to the table of another address space"
-        );
-        // Once coherence is lost nobody revokes what would be installed. The next attempt is told why.
-        let verdict = if self.space.gate().lost().is_some() { Verdict::Outrun } else { attempt.read_retry() };
-        match verdict {
+        match verdict(self.space, attempt) {
             Verdict::Valid => Commit::Permit(Permit { mappings: &mut *self.mappings, range: attempt.range() }),
             collided => Commit::Collided(collided),
         }
     }
+}
+
+/// What a device lock of `space` that is held has to say to `attempt`.
+///
+/// # Panics
+/// When the attempt belongs to another address space.
+pub(crate) fn verdict<T: CollisionTracker>(space: &Arc<AddressSpace<T>>, attempt: &Attempt<'_, T>) -> Verdict {
+    assert!(
+        std::ptr::eq(attempt.space(), Arc::as_ptr(space)),
+        "an attempt was committed to the table of another address space"
+    );
+    // Once coherence is lost nobody revokes what would be installed. The next attempt is told why.
+    if space.gate().lost().is_some() { Verdict::Outrun } else { attempt.read_retry() }
 }
 
 impl<M: Mappings, T: CollisionTracker> Deref for TableGuard<'_, M, T> {

@@ -11,6 +11,7 @@
 //! - [`gate`]: uses and sections; [`turn`]: one turn of the pump against them.
 //! - [`doubt`]: discards that were announced and do not say when they are over.
 //! - [`source`]: what is asked of the operating system.
+//! - [`table`]: the page table of a device that walks it itself.
 //! - [`interval`]: which of many registrations a range overlaps.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -27,5 +28,6 @@ pub mod memory;
 pub mod notify;
 pub mod source;
 pub mod space;
+pub mod table;
 pub mod turn;
 pub mod wait;
