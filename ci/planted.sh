@@ -32,6 +32,14 @@ doubt-after-append          doubt_against_append_and_token
 doubt-before-token          doubt_against_append_and_token
 wake-without-fence          end_with_waiters
 release-without-wake        release_with_waiters
+table-callback-skips-empty  install_beside_revoke_of_an_empty_table
+lock-first-unit-only        install_beside_revoke_of_an_empty_table
+entry-relaxed               walk_beside_install
+split-clears-first          walk_beside_a_split
+pages-under-whole-kept      whole_over_pages_then_revoked
+mirror-doubt-after-look     range_fault_against_a_discard
+mirror-walk-before-section  access_against_the_pump
+snapshot-unchecked          snapshot_against_invalidate
 "
 
 registration="

@@ -11,6 +11,7 @@
 //! - [`gate`]: uses and sections; [`turn`]: one turn of the pump against them.
 //! - [`doubt`]: discards that were announced and do not say when they are over.
 //! - [`source`]: what is asked of the operating system.
+//! - [`mirror`]: the fault path of such a device, and its mediated access.
 //! - [`table`]: the page table of a device that walks it itself.
 //! - [`interval`]: which of many registrations a range overlaps.
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod gate;
 pub mod interval;
 pub mod log;
 pub mod memory;
+pub mod mirror;
 pub mod notify;
 pub mod source;
 pub mod space;

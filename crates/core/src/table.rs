@@ -42,7 +42,7 @@
 //!
 //! # Not covered
 //! A walk alone says nothing about the next instant. The device makes its use inside a section of the gate, as
-//! a device does through its mirror.
+//! [`access`](crate::mirror::Mirror::access) does.
 //!
 //! # Checked by
 //! `tests/models/table.rs` (loom), `table_oracle` (proptest against a map).

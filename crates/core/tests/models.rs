@@ -16,13 +16,15 @@ mod models {
     pub(crate) mod collision;
     pub(crate) mod engine;
     pub(crate) mod entries;
+    pub(crate) mod mirror;
     pub(crate) mod outrun;
+    pub(crate) mod table;
     pub(crate) mod uses;
     pub(crate) mod waiters;
     pub(crate) mod world;
 }
 
-use models::{collision, engine, entries, outrun, uses, waiters};
+use models::{collision, engine, entries, mirror, outrun, table, uses, waiters};
 
 /// Explores every interleaving there is; the scenario is small enough.
 const ALL: Option<usize> = None;
@@ -67,6 +69,18 @@ scenarios! {
     two_sections_against_pump: up_to(3), uses::two_sections_against_pump;
     overdue_section_against_pump: ALL, uses::overdue_section_against_pump;
     doubt_against_append_and_token: up_to(4), uses::doubt_against_append_and_token;
+
+    install_beside_revoke_of_an_empty_table: up_to(4), table::install_beside_revoke_of_an_empty_table;
+    two_installs_beside_revoke: up_to(2), table::two_installs_beside_revoke;
+    walk_beside_install: ALL, table::walk_beside_install;
+    walk_beside_a_split: ALL, table::walk_beside_a_split;
+    whole_over_pages_then_revoked: ALL, table::whole_over_pages_then_revoked;
+
+    range_fault_against_invalidate: up_to(3), mirror::range_fault_against_invalidate;
+    two_range_faults_against_invalidate: up_to(2), mirror::two_range_faults_against_invalidate;
+    range_fault_against_a_discard: up_to(3), mirror::range_fault_against_a_discard;
+    access_against_the_pump: up_to(3), mirror::access_against_the_pump;
+    snapshot_against_invalidate: up_to(4), mirror::snapshot_against_invalidate;
 
     release_with_waiters: ALL, waiters::release_with_waiters;
     end_with_waiters: ALL, waiters::end_with_waiters;

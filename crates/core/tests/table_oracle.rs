@@ -18,11 +18,21 @@ const PLACES: [u64; 4] = [0, UNIT_PAGES as u64, (UNIT_PAGES as u64) << 9, (1 << 
 #[derive(Debug, Clone)]
 enum Action {
     /// Some pages of a place, each valid or not.
-    Install { place: usize, first: u64, pages: Vec<(bool, bool)> },
+    Install {
+        place: usize,
+        first: u64,
+        pages: Vec<(bool, bool)>,
+    },
     /// A whole unit that the CPU maps by one entry.
-    Whole { place: usize, writable: bool },
+    Whole {
+        place: usize,
+        writable: bool,
+    },
     /// Pages from one place to another, or within one.
-    Revoke { from: (usize, u64), to: (usize, u64) },
+    Revoke {
+        from: (usize, u64),
+        to: (usize, u64),
+    },
     All,
 }
 
@@ -82,7 +92,11 @@ impl Pair {
             Commit::Collided(verdict) => panic!("nothing runs beside this, but: {verdict:?}"),
         }
         for (number, page) in (first..).zip(pages) {
-            if page.is_valid() { self.map.insert(number, *page) } else { self.map.remove(&number) };
+            if page.is_valid() {
+                self.map.insert(number, *page)
+            } else {
+                self.map.remove(&number)
+            };
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! - `source` opens it and watches ranges; `pump` and `watchdog` are its threads that never allocate; `prover` is the one
 //!   that may.
+//! - [`process`] is the memory that a mirror mirrors; [`memory`] copies to and from it.
 //! - [`abi`] is the kernel's interface as this crate uses it; [`maps`], [`pagemap`] and [`tasks`] read `/proc`.
 //!
 //! # What is not told
@@ -22,7 +23,9 @@ mod config;
 mod fork;
 pub mod mapping;
 pub mod maps;
+pub mod memory;
 pub mod pagemap;
+pub mod process;
 mod prover;
 mod pump;
 mod source;
@@ -32,6 +35,7 @@ mod threads;
 mod watchdog;
 
 pub use config::{Config, Control, OpenError};
+pub use process::ProcessSpace;
 pub use pump::{SECTION_LIMIT, STUCK_LIMIT};
 pub use source::Userfault;
 pub use stats::SourceStats;

@@ -19,6 +19,45 @@ const ENTRY_PRESENT: u64 = 1 << 63;
 /// Regions that are asked for at a time: 1.5 KiB of stack. Memory in use has few, since neighbours are merged.
 const REGIONS: usize = 64;
 
+/// Entries that are read at a time: 512 bytes of stack.
+const ENTRIES: usize = 64;
+/// The bit of an entry that says that no other process, and no other mapping, maps the page.
+const ENTRY_EXCLUSIVE: u64 = 1 << 56;
+/// The bit of an entry that says that every access to it is a fault.
+const ENTRY_GUARD: u64 = 1 << 58;
+/// The bit of an entry that says that the page belongs to a file or to shared memory.
+const ENTRY_FILE: u64 = 1 << 61;
+
+/// One page, as the file tells it (`Documentation/admin-guide/mm/pagemap.rst`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PagemapEntry(u64);
+
+impl PagemapEntry {
+    /// It is in memory.
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        self.0 & ENTRY_PRESENT != 0
+    }
+
+    /// Nobody else maps it. Not so for a page that a forked child still shares.
+    #[must_use]
+    pub const fn is_exclusive(self) -> bool {
+        self.0 & ENTRY_EXCLUSIVE != 0
+    }
+
+    /// It belongs to a file or to shared memory.
+    #[must_use]
+    pub const fn is_of_file(self) -> bool {
+        self.0 & ENTRY_FILE != 0
+    }
+
+    /// Every access to it is a fault.
+    #[must_use]
+    pub const fn is_guard(self) -> bool {
+        self.0 & ENTRY_GUARD != 0
+    }
+}
+
 /// The open page map of this process. A forked child that inherits it asks about its parent.
 #[derive(Debug)]
 pub struct Pagemap {
@@ -58,18 +97,53 @@ impl Pagemap {
     /// # Blocking
     /// Waits for a change of the address space that runs.
     pub fn present_pages(&self, range: PageRange) -> io::Result<u64> {
+        let mut bytes = 0;
+        let present = abi::PAGE_IS_PRESENT;
+        self.scan(range, present, present, &mut |region| bytes += region.end - region.start)?;
+        Ok(bytes / self.page_size)
+    }
+
+    /// Calls `visit` with the pages of `range` that are in one of the categories `any_of`, in order, neighbours together, each
+    /// with those of its categories that are in `told`. Never allocates by itself.
+    ///
+    /// # Errors
+    /// ENOTTY before Linux 6.7, EINVAL for a category that this kernel does not know, EFAULT when the range reaches beyond what
+    /// a process can have.
+    ///
+    /// # Blocking
+    /// Waits for a change of the address space that runs.
+    pub fn scan(&self, range: PageRange, any_of: u64, told: u64, visit: &mut dyn FnMut(PageRegion)) -> io::Result<()> {
         let mut regions = [PageRegion::default(); REGIONS];
         let (mut at, end) = (range.start().get(), range.end().get());
-        let mut bytes = 0;
         while at < end {
-            let (filled, walked_to) = abi::scan_present(self.fd.as_fd(), at, end, &mut regions)?;
-            bytes += regions[..filled].iter().map(|region| region.end - region.start).sum::<u64>();
+            let (filled, walked_to) = abi::scan_pages(self.fd.as_fd(), (at, end), any_of, told, &mut regions)?;
+            regions[..filled].iter().for_each(|region| visit(*region));
             if walked_to <= at {
                 return Err(ErrorKind::InvalidData.into());
             }
             at = walked_to;
         }
-        Ok(bytes / self.page_size)
+        Ok(())
+    }
+
+    /// Reads the entries of the pages from `address` on. Never allocates.
+    ///
+    /// # Errors
+    /// As [`present`](Self::present).
+    pub fn entries(&self, address: u64, entries: &mut [PagemapEntry]) -> io::Result<()> {
+        let mut bytes = [[0; ENTRY_LEN as usize]; ENTRIES];
+        for (first, part) in entries.chunks_mut(ENTRIES).enumerate() {
+            let bytes = &mut bytes[..part.len()];
+            let offset = (address / self.page_size + (first * ENTRIES) as u64) * ENTRY_LEN;
+            let read = rustix::io::pread(&self.fd, bytes.as_flattened_mut(), offset)?;
+            if read != bytes.as_flattened().len() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            for (entry, bytes) in part.iter_mut().zip(bytes) {
+                *entry = PagemapEntry(u64::from_ne_bytes(*bytes));
+            }
+        }
+        Ok(())
     }
 }
 

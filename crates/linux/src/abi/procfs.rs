@@ -16,6 +16,14 @@ pub const PROCMAP_QUERY: u32 = ioc_of::<ProcmapQuery>(READ_WRITE, GROUP, 17);
 
 /// A category of [`PAGEMAP_SCAN`]: the page is in memory.
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
+/// A category of [`PAGEMAP_SCAN`]: the page belongs to a file or to shared memory, not to this mapping alone.
+pub const PAGE_IS_FILE: u64 = 1 << 2;
+/// A category of [`PAGEMAP_SCAN`]: it is the page of zeros that all mappings share.
+pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
+/// A category of [`PAGEMAP_SCAN`]: it is mapped by a huge entry.
+pub const PAGE_IS_HUGE: u64 = 1 << 6;
+/// A category of [`PAGEMAP_SCAN`]: every access to it is a fault (`MADV_GUARD_INSTALL`). Linux 6.15.
+pub const PAGE_IS_GUARD: u64 = 1 << 8;
 
 /// The mapping is readable.
 pub const PROCMAP_QUERY_VMA_READABLE: u64 = 1;
@@ -153,12 +161,14 @@ pub(crate) fn query_mapping(maps: BorrowedFd<'_>, address: u64, flags: u64) -> i
     Ok(query)
 }
 
-/// Fills `regions` with the present pages from `start` to before `end`, as the open `/proc/PID/pagemap` in `pagemap`
-/// tells. Returns how many regions it filled and the address at which it stopped. Never allocates.
-pub(crate) fn scan_present(
+/// Fills `regions` with the pages from `start` to before `end` that are in one of the categories `any_of`, as the open
+/// `/proc/PID/pagemap` in `pagemap` tells, each with those of its categories that are in `told`. Returns how many regions it
+/// filled and the address at which it stopped. Never allocates.
+pub(crate) fn scan_pages(
     pagemap: BorrowedFd<'_>,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
+    any_of: u64,
+    told: u64,
     regions: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
     let mut scan = PmScanArg {
@@ -167,8 +177,8 @@ pub(crate) fn scan_present(
         end,
         vec: regions.as_mut_ptr().expose_provenance() as u64,
         vec_len: regions.len() as u64,
-        category_mask: PAGE_IS_PRESENT,
-        return_mask: PAGE_IS_PRESENT,
+        category_anyof_mask: any_of,
+        return_mask: told,
         ..PmScanArg::default()
     };
     // SAFETY: the request takes a `PmScanArg`; it writes at most `vec_len` regions to `vec`, which is all of `regions`,

@@ -82,6 +82,9 @@ fn constants() -> Vec<Fact> {
         ("UFFD_EVENT_REMOVE", abi::event::REMOVE.into()),
         ("UFFD_EVENT_UNMAP", abi::event::UNMAP.into()),
         ("PAGE_IS_PRESENT", abi::PAGE_IS_PRESENT),
+        ("PAGE_IS_FILE", abi::PAGE_IS_FILE),
+        ("PAGE_IS_PFNZERO", abi::PAGE_IS_PFNZERO),
+        ("PAGE_IS_HUGE", abi::PAGE_IS_HUGE),
     ];
     // The last of these are enumerators in C; they are there whenever the request is.
     let query_flags = [
