@@ -56,6 +56,8 @@ pub trait HostSpace: Source {
     /// order, up to the first that was asked for and cannot be had. `needs` and `pages` have one element for each page.
     /// Pages that are not asked for are described as they are, by [`Page::ERROR`] where no fault could bring one.
     ///
+    /// A mirror asks for at most [`UNIT_PAGES`](crate::table::UNIT_PAGES) pages of one unit at a time.
+    ///
     /// The frame of a page is what the device will reach it by.
     ///
     /// # Blocking
