@@ -52,15 +52,15 @@ fn bytes(device: &Accelerator, memory: Memory) -> Vec<u8> {
     page_bytes(&device.snapshot(address(memory, 0), memory.len as u64, &soon()).unwrap())
 }
 
-/// The address and the pages before it, of a refusal of this kind.
-fn refusal(error: Error, kind: fn(VirtAddr) -> FaultErrorKind) -> (VirtAddr, u64) {
+/// The address of a refusal of this kind.
+fn refusal(error: Error, kind: fn(VirtAddr) -> FaultErrorKind) -> VirtAddr {
     let Error::Fault { source, .. } = error else { panic!("not a fault: {error}") };
     let at = match &source.kind {
         FaultErrorKind::BadAddress { at } | FaultErrorKind::PermissionDenied { at } => *at,
         other => panic!("another kind: {other}"),
     };
     assert_eq!(source.kind, kind(at));
-    (at, source.done)
+    at
 }
 
 fn bad_address(at: VirtAddr) -> FaultErrorKind {
@@ -111,7 +111,7 @@ fn a_hole_is_a_bad_address_and_what_lies_before_it_is_kept() {
     memory.fill(1);
     memory.part(2, 1).unmap();
     for error in [read(&device, memory).unwrap_err(), write(&device, memory, 2).unwrap_err()] {
-        assert_eq!(refusal(error, bad_address), (address(memory, 2), 2));
+        assert_eq!(refusal(error, bad_address), address(memory, 2));
     }
     assert!(entry(&device, memory, 0).is_valid() && entry(&device, memory, 1).is_writable());
     assert!(!entry(&device, memory, 3).is_valid(), "nothing behind the hole was asked for");
@@ -119,7 +119,7 @@ fn a_hole_is_a_bad_address_and_what_lies_before_it_is_kept() {
     assert_eq!(bytes(&device, memory)[2], PageByte::ERROR);
     // All of it is gone.
     memory.unmap();
-    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address), (address(memory, 0), 0));
+    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address), address(memory, 0));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn forbidden_memory_is_a_bad_address_for_reading_and_writing() {
     memory.fill(1);
     memory.part(1, 1).protect(libc::PROT_NONE);
     for error in [read(&device, memory).unwrap_err(), write(&device, memory, 2).unwrap_err()] {
-        assert_eq!(refusal(error, bad_address), (address(memory, 1), 1));
+        assert_eq!(refusal(error, bad_address), address(memory, 1));
     }
     assert_eq!(bytes(&device, memory), [PageByte::WRITE, PageByte::ERROR, PageByte::WRITE, PageByte::WRITE]);
 }
@@ -141,7 +141,7 @@ fn read_only_memory_is_read_and_refuses_writes() {
     memory.fill(3);
     memory.part(2, 2).protect(libc::PROT_READ);
     assert_eq!(read(&device, memory).unwrap(), vec![3; memory.len]);
-    assert_eq!(refusal(write(&device, memory, 4).unwrap_err(), permission_denied), (address(memory, 2), 2));
+    assert_eq!(refusal(write(&device, memory, 4).unwrap_err(), permission_denied), address(memory, 2));
     assert_eq!(memory.byte(0), 3);
     let (own, only_read) = (PageByte::WRITE, PageByte::READ);
     assert_eq!(bytes(&device, memory), [own, own, only_read, only_read]);
@@ -155,7 +155,7 @@ fn a_right_that_was_taken_away_unreported_is_found_by_the_next_write() {
     write(&device, memory, 1).unwrap();
     memory.protect(libc::PROT_READ);
     assert!(entry(&device, memory, 0).is_writable(), "nobody was told");
-    assert_eq!(refusal(write(&device, memory, 2).unwrap_err(), permission_denied), (address(memory, 0), 0));
+    assert_eq!(refusal(write(&device, memory, 2).unwrap_err(), permission_denied), address(memory, 0));
     assert!(device.stats().vanished > 0);
     assert_eq!(memory.byte(0), 1);
 }
@@ -222,7 +222,7 @@ fn a_private_file_is_copied_on_the_device_s_first_write() {
 fn behind_the_end_of_its_file_a_mapping_is_a_bad_address() {
     let Some(device) = device("behind_the_end_of_its_file_a_mapping_is_a_bad_address") else { return };
     let memory = map(&file("short", 4), 4, libc::MAP_SHARED);
-    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address), (address(memory, 2), 2));
+    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address), address(memory, 2));
 }
 
 /// Memory of two aligned units for which huge pages were asked.
@@ -251,7 +251,7 @@ fn a_huge_page_is_one_entry_and_survives_the_loss_of_a_part() {
     memory.part(100, 1).unmap();
     let there = |page| entry(&device, memory, page).is_valid();
     assert_eq!([99, 100, 101].map(there), [true, false, true], "only what was unmapped is gone");
-    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address).0, address(memory, 100));
+    assert_eq!(refusal(read(&device, memory).unwrap_err(), bad_address), address(memory, 100));
 }
 
 /// The neighbours of a page that was discarded stay, and its content is gone for the device as well.
@@ -329,7 +329,7 @@ fn two_devices_share_memory_and_not_tables() {
     memory.unmap();
     assert!(!entry(&one, memory, 0).is_valid() && !entry(&other, memory, 1).is_valid(), "both were told");
     drop(other);
-    assert_eq!(refusal(read(&one, memory).unwrap_err(), bad_address), (address(memory, 0), 0));
+    assert_eq!(refusal(read(&one, memory).unwrap_err(), bad_address), address(memory, 0));
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl ProcessSpace {
         let forbidden = allowed.map(|_| Refusal::PermissionDenied);
         let allowed = allowed.unwrap_or(needs.len());
         let Some(part) = first_pages(part, allowed) else { return Some(((0, forbidden), false)) };
-        let watched = match self.source.watch(part) {
+        let watched = match self.source.watch(around(vma, part)) {
             Ok(watched) => watched,
             Err(error) if error.unmapped => return None,
             Err(error) => return Some(((0, Some(Refusal::Unwatched(error))), false)),
@@ -350,6 +350,15 @@ fn run(addresses: Range<u64>, page: Page, visit: &mut dyn FnMut(Run)) {
 /// The pages from `start` to before `end`, both of which the kernel has named; never asked for none.
 fn between(start: u64, end: u64) -> PageRange {
     PageRange::covering(VirtAddr::new(start), end - start, MIN_PAGE).unwrap_or(PageRange::ALL)
+}
+
+/// What is watched for `part`: the units that it touches, as far as they lie in `vma`. Watching splits mappings at its ends,
+/// and a mapping that is split inside a huge page splits that as well.
+fn around(vma: &Vma, part: PageRange) -> PageRange {
+    const UNIT: u64 = UNIT_PAGES as u64 * MIN_PAGE;
+    let start = (part.start().get() / UNIT * UNIT).max(vma.start);
+    let end = part.end().get().checked_next_multiple_of(UNIT).unwrap_or(vma.end).min(vma.end);
+    if start <= part.start().get() && part.end().get() <= end { between(start, end) } else { part }
 }
 
 /// The first `count` pages of `part`.
