@@ -29,7 +29,7 @@ use pagemirror_core::mirror::{HostSpace, Look, Need, Refusal, Run};
 use pagemirror_core::source::{Probe, Source, WatchError, Watched};
 use pagemirror_core::space::AddressSpace;
 use pagemirror_core::table::{Page, UNIT_PAGES};
-use pagemirror_sync::Arc;
+use pagemirror_sync::{Arc, thread};
 use rustix::io::Errno;
 use rustix::mm::Advice;
 
@@ -40,6 +40,9 @@ use crate::source::Userfault;
 
 /// The order of a huge page of the second level, with pages of 4 KiB on every architecture here.
 const HUGE_ORDER: u8 = 9;
+
+/// How often the kernel must refuse before it is believed that the reason is not a mapping that comes and goes.
+const TRIES: u32 = 4;
 
 /// What a scan reports, and what it tells of it.
 const REPORTED: u64 = PAGE_IS_PRESENT;
@@ -113,14 +116,10 @@ impl ProcessSpace {
         let forbidden = allowed.map(|_| Refusal::PermissionDenied);
         let allowed = allowed.unwrap_or(needs.len());
         let Some(part) = first_pages(part, allowed) else { return Some(((0, forbidden), false)) };
-        let watched = match self.source.watch(around(vma, part)) {
+        let watched = match self.watch_part(vma, part)? {
             Ok(watched) => watched,
-            Err(error) if error.unmapped => return None,
-            Err(error) => return Some(((0, Some(Refusal::Unwatched(error))), false)),
+            Err(why) => return Some(((0, Some(why)), false)),
         };
-        if !self.is_still(vma, part) {
-            return None;
-        }
         let (told, refused) = match self.populate(part, &needs[..allowed]) {
             Populated::All => (allowed, forbidden),
             Populated::Changed => return None,
@@ -131,6 +130,25 @@ impl ProcessSpace {
         // What was brought in and is gone again was taken by somebody else.
         let met = needs[..told].iter().zip(&*pages).all(|(need, page)| need.is_met_by(*page));
         (described && met).then_some(((told, refused), watched == Watched::InDoubt))
+    }
+
+    /// Has `part` watched, or says why it cannot be; nothing when it lies in another mapping by now. A refusal counts only when
+    /// it is repeated, since a part may be gone for a moment and come back the same.
+    fn watch_part(&self, vma: &Vma, part: PageRange) -> Option<Result<Watched, Refusal>> {
+        for left in (0..TRIES).rev() {
+            // What lies around the part may go on its own.
+            let wanted = if left + 1 == TRIES { around(vma, part) } else { part };
+            let watched = self.source.watch(wanted);
+            if !self.is_still(vma, part) {
+                return None;
+            }
+            match watched {
+                Ok(watched) => return Some(Ok(watched)),
+                Err(error) if left == 0 && !error.unmapped => return Some(Err(Refusal::Unwatched(error))),
+                Err(_) => thread::yield_now(),
+            }
+        }
+        None
     }
 
     /// Whether `part` still lies in a mapping like `vma`. Watching a part may have split it.
@@ -172,9 +190,15 @@ impl ProcessSpace {
         let address = part.start().get() + page as u64 * MIN_PAGE;
         let vma = self.maps.query(address, false).ok().flatten();
         let permits = vma.is_some_and(|vma| vma.readable && (vma.writable || !need.writes()));
+        let advice = if need.writes() { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        let is_refused_again = || {
+            thread::yield_now();
+            advise(part, page..page + 1, advice).is_err()
+        };
         match why {
             Errno::AGAIN | Errno::INTR => Populated::Changed,
-            Errno::FAULT | Errno::NOMEM if !permits => Populated::Changed,
+            // Refused though its mapping permits it: believed only when it is repeated, for the mapping may have just come.
+            Errno::FAULT | Errno::NOMEM if !permits || !(1..TRIES).all(|_| is_refused_again()) => Populated::Changed,
             Errno::FAULT => Populated::Until(page, Refusal::BadAddress),
             Errno::NOMEM => Populated::Until(page, Refusal::NoMemory),
             Errno::HWPOISON => Populated::Until(page, Refusal::Poisoned),
