@@ -93,7 +93,8 @@ impl ProcessSpace {
         Ok(Self { source, maps: Maps::open()?, pagemap, looks: AtomicU64::new(0), reported })
     }
 
-    /// How many looks have begun. A translation whose frame, divided by 512, is not above this number is older than now.
+    /// How many looks have begun. A look begins when its part is watched and before a page of it is read, so a translation
+    /// whose frame, divided by 512, is not above this number was read, or begun to be read, before now.
     #[must_use]
     pub fn looks(&self) -> u64 {
         // ORDERING: SeqCst: compared across threads with the changes that they make.
@@ -101,14 +102,7 @@ impl ProcessSpace {
     }
 
     /// One part of a mapping.
-    fn fault_part(
-        &self,
-        vma: &Vma,
-        part: PageRange,
-        needs: &[Need],
-        pages: &mut [Page],
-        look: u64,
-    ) -> Option<(Part, bool)> {
+    fn fault_part(&self, vma: &Vma, part: PageRange, needs: &[Need], pages: &mut [Page]) -> Option<(Part, bool)> {
         if !vma.readable {
             return Some((unreachable_pages(needs, pages), false));
         }
@@ -120,6 +114,9 @@ impl ProcessSpace {
             Ok(watched) => watched,
             Err(why) => return Some(((0, Some(why)), false)),
         };
+        // Behind the watch: a mapping that was replaced while nobody watched it is not one that was looked at.
+        // ORDERING: SeqCst, see `looks`.
+        let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
         let (told, refused) = match self.populate(part, &needs[..allowed]) {
             Populated::All => (allowed, forbidden),
             Populated::Changed => return None,
@@ -291,8 +288,6 @@ impl Source for ProcessSpace {
 
 impl HostSpace for ProcessSpace {
     fn range_fault(&self, range: PageRange, needs: &[Need], pages: &mut [Page]) -> Look {
-        // ORDERING: SeqCst, see `looks`. Taken before anything is looked at.
-        let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
         let (mut told, mut in_doubt) = (0, false);
         while told < needs.len() {
             let at = range.start().get() + told as u64 * MIN_PAGE;
@@ -306,7 +301,7 @@ impl HostSpace for ProcessSpace {
             let (needs, pages) = (&needs[own.clone()], &mut pages[own]);
             let looked = match vma.filter(|vma| vma.start <= at) {
                 None => Some((unreachable_pages(needs, pages), false)),
-                Some(vma) => self.fault_part(&vma, part, needs, pages, look),
+                Some(vma) => self.fault_part(&vma, part, needs, pages),
             };
             let Some(((more, why), doubtful)) = looked else { return Look::Changed };
             told += more;
