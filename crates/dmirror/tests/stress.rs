@@ -22,8 +22,8 @@ use pagemirror_core::mirror::FaultErrorKind;
 use pagemirror_core::table::UNIT_PAGES;
 use pagemirror_core::wait::Deadline;
 use pagemirror_dmirror::{Accelerator, Error};
-use pagemirror_linux::ProcessSpace;
-use support::{Memory, PAGE, source};
+use pagemirror_linux::{Config, Control, ProcessSpace};
+use support::{Memory, PAGE, in_child, source, source_with};
 
 /// How long each run takes at least.
 const TIME: Duration = Duration::from_millis(2500);
@@ -346,4 +346,19 @@ fn no_stale_read_and_no_lost_write_beside_changes_of_the_mappings() {
         assert!(stats.accesses > stats.uncached, "most accesses go through translations: {stats:?}");
     }
     run(&host, ALL_WAYS, REGIONS).assert_coherent();
+}
+
+/// The same with a pump that reads the events before it raises the gate: the oracle finds what the gate prevents.
+#[test]
+fn a_late_gate_lets_stale_translations_be_used() {
+    let name = "a_late_gate_lets_stale_translations_be_used";
+    in_child(name, Duration::from_secs(120), || {
+        let control = Control { read_before_gate: true, ..Control::default() };
+        let Some(source) = source_with(name, Config { control }) else { return };
+        let host = Arc::new(ProcessSpace::new(source).unwrap());
+        let found = (0..6).map(|round| run(&host, WITHOUT_DISCARDS, round * REGIONS));
+        let stale = found.map(|world| world.tally.stale_translations.load(SeqCst)).find(|&stale| stale > 0);
+        println!("stale translations used: {stale:?}");
+        assert!(stale.is_some(), "nothing stale was found in six runs");
+    });
 }
