@@ -407,3 +407,32 @@ fn reported_categories(pagemap: &Pagemap) -> io::Result<Option<u64>> {
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use pagemirror_core::mirror::Mirror;
+    use pagemirror_core::wait::Deadline;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::mapping::Mapping;
+
+    /// The same memory without `PAGEMAP_SCAN`, as before Linux 6.7: page by page, and the page of zeros is not told apart.
+    #[test]
+    fn without_scans_the_pages_are_the_same() {
+        let source = match Userfault::open(Config::default()) {
+            Ok(source) => source,
+            Err(error) => return println!("SKIPPED: without_scans_the_pages_are_the_same: {error}"),
+        };
+        let by_scan = ProcessSpace::new(Arc::clone(&source)).unwrap();
+        let by_entry = ProcessSpace { reported: None, ..ProcessSpace::new(source).unwrap() };
+        let memory = Mapping::new(12 * 4096).unwrap();
+        [0, 1, 5, 11].iter().for_each(|page| memory.touch(page * 4096));
+        let range = between(memory.start(), memory.start() + memory.len());
+        let by = Deadline::after(std::time::Duration::from_secs(10));
+        let runs = |host| Mirror::new(Arc::new(host)).snapshot(range, &by).unwrap();
+        let (scanned, read) = (runs(by_scan), runs(by_entry));
+        assert_eq!(scanned.len(), 5, "{scanned:?}");
+        assert_eq!(scanned, read);
+    }
+}
