@@ -46,7 +46,7 @@ const TRIES: u32 = 4;
 
 /// What a scan reports, and what it tells of it.
 const REPORTED: u64 = PAGE_IS_PRESENT;
-const TOLD: u64 = PAGE_IS_PRESENT | PAGE_IS_FILE | PAGE_IS_PFNZERO | PAGE_IS_HUGE;
+const TOLD: u64 = PAGE_IS_PRESENT | PAGE_IS_PFNZERO | PAGE_IS_HUGE;
 
 /// This process's memory, watched by its source.
 ///
@@ -117,16 +117,23 @@ impl ProcessSpace {
         // Behind the watch: a mapping that was replaced while nobody watched it is not one that was looked at.
         // ORDERING: SeqCst, see `looks`.
         let look = self.looks.fetch_add(1, Ordering::SeqCst) + 1;
+        let described = |pages: &mut [Page]| {
+            first_pages(part, pages.len()).is_none_or(|part| self.describe(vma, part, pages, look).is_ok())
+        };
+        let met = |pages: &[Page]| needs.iter().zip(pages).all(|(need, page)| need.is_met_by(*page));
+        let in_doubt = watched == Watched::InDoubt;
+        // Pages that are there already cost a look and no more.
+        if described(&mut pages[..allowed]) && met(&pages[..allowed]) {
+            return Some(((allowed, forbidden), in_doubt));
+        }
         let (told, refused) = match self.populate(part, &needs[..allowed]) {
             Populated::All => (allowed, forbidden),
             Populated::Changed => return None,
             Populated::Until(index, why) => (index, Some(why)),
         };
-        let described =
-            first_pages(part, told).is_none_or(|part| self.describe(vma, part, &mut pages[..told], look).is_ok());
         // What was brought in and is gone again was taken by somebody else.
-        let met = needs[..told].iter().zip(&*pages).all(|(need, page)| need.is_met_by(*page));
-        (described && met).then_some(((told, refused), watched == Watched::InDoubt))
+        let is_told = described(&mut pages[..told]) && met(&pages[..told]);
+        is_told.then_some(((told, refused), in_doubt))
     }
 
     /// Has `part` watched, or says why it cannot be; nothing when it lies in another mapping by now. A refusal counts only when
@@ -218,7 +225,7 @@ impl ProcessSpace {
                 _ => Page::readable(frame).with_write(vma.writable && own),
             };
         }
-        self.scan(part, &mut |region| {
+        self.scan(part, TOLD, &mut |region| {
             let index = |address: u64| ((address - part.start().get()) / MIN_PAGE) as usize;
             for page in pages[index(region.start)..index(region.end)].iter_mut().filter(|page| page.is_valid()) {
                 *page = page.with_order(order_of(vma, region));
@@ -231,9 +238,9 @@ impl ProcessSpace {
 
     /// Calls `visit` with the present pages of `range`. Without `PAGEMAP_SCAN` they are told page by page, and neither the
     /// page of zeros nor huge pages are told apart.
-    fn scan(&self, range: PageRange, visit: &mut dyn FnMut(PageRegion)) -> io::Result<()> {
+    fn scan(&self, range: PageRange, told: u64, visit: &mut dyn FnMut(PageRegion)) -> io::Result<()> {
         if let Some(reported) = self.reported {
-            return self.pagemap.scan(range, reported, TOLD | reported, visit);
+            return self.pagemap.scan(range, reported, told | reported, visit);
         }
         let mut entry = [PagemapEntry::default()];
         for start in (range.start().get()..range.end().get()).step_by(MIN_PAGE as usize) {
@@ -253,7 +260,9 @@ impl ProcessSpace {
             run(at..end, Page::ERROR, visit);
             return Ok(());
         }
-        self.scan(part, &mut |region| {
+        // Whether a page is of a file is dear to tell, and makes a difference only where a mapping can hold both kinds.
+        let told = if vma.inode != 0 && !vma.shared { TOLD | PAGE_IS_FILE } else { TOLD };
+        self.scan(part, told, &mut |region| {
             run(at..region.start, Page::ABSENT, visit);
             run(region.start..region.end, seen(vma, region), visit);
             at = region.end;
