@@ -25,7 +25,7 @@ pub use procfs::{
     PROCMAP_QUERY_VMA_READABLE, PROCMAP_QUERY_VMA_SHARED, PROCMAP_QUERY_VMA_WRITABLE, PageRegion, PmScanArg,
     ProcmapQuery,
 };
-pub(crate) use procfs::{query_mapping, scan_present};
+pub(crate) use procfs::{query_mapping, query_name, scan_present};
 pub use uffd::{
     UFFD_API, UFFD_API_IOCTLS, UFFD_FEATURE_EVENT_FORK, UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_REMOVE,
     UFFD_FEATURE_EVENT_UNMAP, UFFD_FEATURE_EXACT_ADDRESS, UFFD_FEATURE_MINOR_HUGETLBFS, UFFD_FEATURE_MINOR_SHMEM,

@@ -32,7 +32,7 @@ use crate::aliases::{Aliases, FileSpan, Standing};
 use crate::config::{Config, OpenError};
 use crate::mapping::{self, Mapping};
 use crate::maps::{Maps, Vma};
-use crate::stats::{Counters, SourceStats};
+use crate::stats::{Counters, SourceStats, count};
 use crate::{fork, prover, pump, watchdog};
 
 /// The events that a source lives on.
@@ -172,6 +172,11 @@ impl Userfault {
             if vma.shared && self.watch_file(range, &vma)? == Watched::InDoubt {
                 standing = Watched::InDoubt;
             }
+            if vma.shared && self.maps.is_system_v(at).map_err(failed)? {
+                // shmdt tells nobody, so what is registered here is good for one use only, for ever.
+                count(&self.counters.uncacheable);
+                standing = Watched::InDoubt;
+            }
             at = vma.end;
         }
         Ok(standing)
@@ -227,12 +232,34 @@ impl Source for Userfault {
     }
 
     fn watch(&self, range: PageRange) -> Result<Watched, WatchError> {
-        self.uffd.register_wp(range.start().get(), range.len()).map_err(|error| self.explain(range, &error))?;
+        self.register(range).map_err(|error| self.explain(range, &error))?;
         self.watch_shared(range)
     }
 }
 
 impl Userfault {
+    /// Registers `range`, or the whole huge pages that it lies in: those of hugetlbfs are registered as a whole or not at all.
+    fn register(&self, range: PageRange) -> io::Result<()> {
+        let refused = match self.uffd.register_wp(range.start().get(), range.len()) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if refused.raw_os_error() != Some(Errno::INVAL.raw_os_error()) {
+            return Err(refused);
+        }
+        let page_at = |address| {
+            let vma = self.maps.query(address, false)?;
+            io::Result::Ok(vma.map_or(self.page_size, |vma| vma.page_size))
+        };
+        let (first, last) = (range.start().get(), range.end().get() - 1);
+        let start = first - first % page_at(first)?;
+        let end = last - last % page_at(last)? + page_at(last)?;
+        if (start, end) == (range.start().get(), range.end().get()) {
+            return Err(refused);
+        }
+        self.uffd.register_wp(start, end - start).map(drop)
+    }
+
     /// Why the kernel does not register `range`.
     fn explain(&self, range: PageRange, error: &io::Error) -> WatchError {
         let errno = error.raw_os_error();

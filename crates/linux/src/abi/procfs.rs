@@ -153,6 +153,25 @@ pub(crate) fn query_mapping(maps: BorrowedFd<'_>, address: u64, flags: u64) -> i
     Ok(query)
 }
 
+/// Writes the name of the mapping at `address` and a NUL to the start of `name`. Says whether they
+/// fit: what is longer is not written. Never allocates.
+pub(crate) fn query_name(maps: BorrowedFd<'_>, address: u64, name: &mut [u8]) -> io::Result<bool> {
+    let mut query = ProcmapQuery {
+        size: size_of::<ProcmapQuery>() as u64,
+        query_addr: address,
+        vma_name_size: name.len() as u32,
+        vma_name_addr: name.as_mut_ptr().expose_provenance() as u64,
+        ..ProcmapQuery::default()
+    };
+    // SAFETY: the request takes a `ProcmapQuery`; it writes at most `vma_name_size` bytes to `vma_name_addr`, which is all of
+    // `name`, borrowed for as long as this function runs.
+    match unsafe { ioctl(maps, PROCMAP_QUERY, &mut query) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Fills `regions` with the present pages from `start` to before `end`, as the open `/proc/PID/pagemap` in `pagemap`
 /// tells. Returns how many regions it filled and the address at which it stopped. Never allocates.
 pub(crate) fn scan_present(
