@@ -33,5 +33,5 @@ mod watchdog;
 
 pub use config::{Config, Control, OpenError};
 pub use pump::{SECTION_LIMIT, STUCK_LIMIT};
-pub use source::Userfault;
+pub use source::{Privilege, Userfault};
 pub use stats::SourceStats;

@@ -51,6 +51,16 @@ const WELCOME: u64 =
 /// The one source of this process. It is never closed: a caller of munmap could be waiting for it.
 static OPEN: StdMutex<Option<Arc<Userfault>>> = StdMutex::new(None);
 
+/// What a source's descriptor may do beyond telling changes, which needs no privilege and loses nothing without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Page faults that the kernel takes for the program (a read(2) into missing pages) could be served too. Has
+    /// `CAP_SYS_PTRACE`, or `vm.unprivileged_userfaultfd`, or may open `/dev/userfaultfd`.
+    Full,
+    /// Page faults of user mode only, and forks are not told. This source asks for neither.
+    UserModeOnly,
+}
+
 /// Changes of this process's memory, told by userfaultfd.
 ///
 /// ```no_run
@@ -77,6 +87,7 @@ pub struct Userfault {
     /// A test holds the pump in place.
     pub(crate) stalled: AtomicBool,
     features: u64,
+    privilege: Privilege,
     page_size: u64,
     /// A registered page of our own that nobody changes: what the probe asks about.
     probe_page: Mapping,
@@ -105,7 +116,7 @@ impl Userfault {
     }
 
     fn set_up(config: Config) -> Result<Self, OpenError> {
-        let (uffd, features) = open_descriptor()?;
+        let (uffd, features, privilege) = open_descriptor()?;
         let page_size = rustix::param::page_size() as u64;
         let probe_page = Mapping::new(page_size as usize).map_err(OpenError::system("mapping the probe's page"))?;
         let registering = OpenError::system("registering the probe's page");
@@ -126,6 +137,7 @@ impl Userfault {
             pump_thread: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             features,
+            privilege,
             page_size,
             probe_page,
         })
@@ -141,6 +153,12 @@ impl Userfault {
     #[must_use]
     pub fn watches_files(&self) -> bool {
         self.features & abi::UFFD_FEATURE_WP_ASYNC != 0
+    }
+
+    /// What the descriptor may do beyond telling changes.
+    #[must_use]
+    pub fn privilege(&self) -> Privilege {
+        self.privilege
     }
 
     /// The thread that runs the pump, by its number in the kernel; 0 before it runs.
@@ -303,10 +321,12 @@ pub(crate) fn shown(range: PageRange, vma: &Vma) -> Option<(PageRange, FileSpan)
 }
 
 /// A descriptor with every feature that it can have, privileged or not: notification needs no privilege.
-fn open_descriptor() -> Result<(Uffd, u64), OpenError> {
+fn open_descriptor() -> Result<(Uffd, u64, Privilege), OpenError> {
     let open = || match Uffd::open(false) {
-        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Uffd::open(true),
-        opened => opened,
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            Uffd::open(true).map(|uffd| (uffd, Privilege::UserModeOnly))
+        }
+        opened => opened.map(|uffd| (uffd, Privilege::Full)),
     };
     let refusal = |error: io::Error| match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSYS) => OpenError::Missing(error),
@@ -315,12 +335,12 @@ fn open_descriptor() -> Result<(Uffd, u64), OpenError> {
     };
     // A handshake with no features tells which there are, and can be made only once for each descriptor.
     let available =
-        open().map_err(refusal)?.handshake(0).map_err(OpenError::system("asking userfaultfd for its features"))?;
+        open().map_err(refusal)?.0.handshake(0).map_err(OpenError::system("asking userfaultfd for its features"))?;
     if let Some((_, what)) = NEEDED.iter().find(|(feature, _)| available & feature == 0) {
         return Err(OpenError::TooOld { what });
     }
     let wanted = NEEDED.iter().fold(available & WELCOME, |all, (feature, _)| all | feature);
-    let uffd = open().map_err(refusal)?;
+    let (uffd, privilege) = open().map_err(refusal)?;
     uffd.handshake(wanted).map_err(OpenError::system("agreeing on userfaultfd's features"))?;
-    Ok((uffd, wanted))
+    Ok((uffd, wanted, privilege))
 }

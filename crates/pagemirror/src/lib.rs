@@ -31,7 +31,7 @@ pub use pagemirror_core::wait::{CancelToken, Deadline};
 pub use pagemirror_io_uring as io_uring;
 pub use pagemirror_io_uring::{CoherentRing, FixedBuffers, FixedEntry, RingOptions, RingStats, Slot};
 pub use pagemirror_linux as linux;
-pub use pagemirror_linux::{Config, Control, OpenError, SourceStats, Userfault};
+pub use pagemirror_linux::{Config, Control, OpenError, Privilege, SourceStats, Userfault};
 pub use pagemirror_registration as registration;
 pub use pagemirror_registration::{
     Access, Error, ErrorKind, Freshness, Lease, Options, RegisterError, RegisterErrorKind, Registered, Registrar,
