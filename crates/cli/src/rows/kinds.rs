@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use pagemirror::{Access, Deadline, ErrorKind, FixedBuffers, Lease, VirtAddr};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -36,12 +37,15 @@ const HUGE_PATCHES: usize = 3;
 const MOST_PAGES: usize = 3;
 /// Tries to find a patch that a device has used.
 const TRIES: usize = 8;
-/// A mutator rests up to this long after each change: so that most of the memory is out of doubt, and cached, when it is changed.
-const REST_NANOS: usize = 1_000_000;
+/// A mutator rests up to this long after each change, divided by the number of patches: so that most of them are out of doubt,
+/// and cached, when they are changed.
+const REST_NANOS: usize = 40_000_000;
+/// From this time on a row must have met a change of something cached.
+const LONG_ENOUGH: Duration = Duration::from_secs(5);
 /// How often a change is a discard: it leaves a doubt behind, and memory in doubt is not cached.
 const DISCARD_ONCE_IN: usize = 8;
 /// How long a use may take that is to be refused.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the row of a kind.
 pub(crate) fn run(row: RowName, settings: &Settings) -> Result<Outcome, Unsupported> {
@@ -59,13 +63,18 @@ pub(crate) fn run(row: RowName, settings: &Settings) -> Result<Outcome, Unsuppor
         let (rig, patches) = (&rig, &patches[..]);
         for number in 0..mutators {
             let rng = Rng::new(settings.seed, number as u64);
-            scope.spawn(move || mutate(rig, patches, rng));
+            scope.spawn(move || mutate(rig, patches, row, rng));
         }
         for number in 0..devices {
             let rng = Rng::new(settings.seed, (1000 + number) as u64);
             scope.spawn(move || drive(rig, number, patches, row, rng));
         }
     });
+    let never_cached = matches!(row, RowName::KindSystemV | RowName::KindSharedFile);
+    let revoked = rig.cache.stats().invalidations.revoked;
+    if never_cached != (revoked == 0) && (never_cached || settings.time >= LONG_ENOUGH) {
+        rig.tally.finding(format!("{revoked} registrations were revoked: it was not cached as this kind should be"));
+    }
     Ok(rig.report(row, None))
 }
 
@@ -121,7 +130,7 @@ fn nameless(folder: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A mutator: always of the kind that has happened least.
-fn mutate(rig: &Rig, patches: &[Patch], mut rng: Rng) {
+fn mutate(rig: &Rig, patches: &[Patch], row: RowName, mut rng: Rng) {
     while rig.runs() {
         let any = |rng: &mut Rng| &patches[rng.below(patches.len())];
         let used = (0..TRIES).map(|_| any(&mut rng)).find(|patch| patch.generations().is_used());
@@ -132,7 +141,13 @@ fn mutate(rig: &Rig, patches: &[Patch], mut rng: Rng) {
             Ok(false) => {}
             Err(error) => rig.tally.halt(format!("{kind:?} failed: {error}")),
         }
-        std::thread::sleep(std::time::Duration::from_nanos(rng.below(REST_NANOS) as u64));
+        // Watched piece by piece, each of many pieces of shared memory would be in doubt by itself.
+        if row == RowName::KindHugetlbShared
+            && let Err(error) = rig.watch(patch.span())
+        {
+            rig.tally.halt(format!("watching: {error}"));
+        }
+        std::thread::sleep(Duration::from_nanos(rng.below(REST_NANOS / patches.len()) as u64));
     }
 }
 
