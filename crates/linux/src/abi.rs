@@ -12,6 +12,7 @@
 //! is one, the C compiler with the headers that are installed.
 #![expect(unsafe_code, reason = "ioctl(2) takes an untyped pointer; this is the one place that hands it one")]
 
+mod hidden;
 mod message;
 mod procfs;
 mod uffd;
@@ -19,6 +20,8 @@ mod uffd;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+#[doc(hidden)]
+pub use hidden::{Feature, hide};
 pub use message::{MESSAGE_LEN, Message, RawMessage, event, message_offset};
 pub use procfs::{
     PAGE_IS_PRESENT, PAGEMAP_SCAN, PROCMAP_QUERY, PROCMAP_QUERY_COVERING_OR_NEXT, PROCMAP_QUERY_VMA_EXECUTABLE,

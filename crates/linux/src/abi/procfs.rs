@@ -4,6 +4,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 
+use super::hidden::{Feature, is_hidden};
 use super::{READ_WRITE, ioc_of, ioctl};
 
 /// The group that both requests belong to.
@@ -145,6 +146,9 @@ const _: () = assert!(offset_of!(ProcmapQuery, build_id_addr) == 96);
 /// Asks the open `/proc/PID/maps` in `maps` for the mapping at `address`, or with `flags` for the next one. Never
 /// allocates.
 pub(crate) fn query_mapping(maps: BorrowedFd<'_>, address: u64, flags: u64) -> io::Result<ProcmapQuery> {
+    if is_hidden(Feature::ProcmapQuery) {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
     // Neither a name nor a build identifier is asked for: their sizes and addresses stay zero.
     let size = size_of::<ProcmapQuery>() as u64;
     let mut query = ProcmapQuery { size, query_flags: flags, query_addr: address, ..ProcmapQuery::default() };
@@ -180,6 +184,9 @@ pub(crate) fn scan_present(
     end: u64,
     regions: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
+    if is_hidden(Feature::PagemapScan) {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
     let mut scan = PmScanArg {
         size: size_of::<PmScanArg>() as u64,
         start,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_linux::abi::{Feature, hide};
 use pagemirror_linux::{Config, OpenError, Userfault};
 
 pub(crate) const PAGE: usize = 4096;
@@ -16,7 +17,17 @@ pub(crate) fn source(test: &str) -> Option<Arc<Userfault>> {
     source_with(test, Config::default())
 }
 
+/// Hides what the variable `PAGEMIRROR_TEST_HIDE` names, several with commas between them.
+pub(crate) fn hide_what_is_asked() {
+    let Ok(asked) = std::env::var("PAGEMIRROR_TEST_HIDE") else { return };
+    for name in asked.split(',') {
+        let known = Feature::ALL.iter().find(|(known, _)| *known == name);
+        hide(known.unwrap_or_else(|| panic!("no feature {name:?}")).1);
+    }
+}
+
 pub(crate) fn source_with(test: &str, config: Config) -> Option<Arc<Userfault>> {
+    hide_what_is_asked();
     match Userfault::open(config) {
         Ok(source) => Some(source),
         Err(error @ OpenError::OtherConfig) => panic!("{error}"),
