@@ -94,13 +94,17 @@ pub struct Userfault {
 }
 
 impl Userfault {
-    /// Opens the source of this process, or gives the one that is open. Starts its threads.
+    /// Opens the source of this process, or gives the one that is open. Starts its threads. In a forked child the source of the
+    /// parent stays lost, with everything that was made over it; the child opens one of its own, which knows nothing yet.
     ///
     /// # Errors
     /// When the kernel, its version or a security module does not permit it, or when it is open with another
     /// configuration. The message says what to do.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // A forked child begins anew: what it inherited says that it is lost, and is never closed or freed.
+        let inherited = open.take_if(|source| source.space.gate().lost() == Some(LostCause::Forked));
+        std::mem::forget(inherited);
         if let Some(source) = open.as_ref() {
             return if source.config == config { Ok(Arc::clone(source)) } else { Err(OpenError::OtherConfig) };
         }

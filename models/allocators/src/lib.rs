@@ -63,8 +63,10 @@ pub fn main(name: &str, purge: fn()) -> ExitCode {
 /// Becomes somebody who may not look at this process in `/proc`, as programs do that drop privileges.
 fn hide_from_oneself() -> io::Result<()> {
     // SAFETY: the process has one thread and no further business as root.
-    let dropped =
-        unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) == 0 && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0 };
+    let group = unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) };
+    // SAFETY: as above.
+    let user = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) };
+    let dropped = (group, user) == (0, 0);
     if dropped { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
