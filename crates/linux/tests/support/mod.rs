@@ -185,7 +185,8 @@ pub(crate) fn in_child(test: &str, limit: Duration, body: impl FnOnce()) {
     }
     let (status, printed) = child(test, limit, NAME);
     for line in printed.lines() {
-        match line.strip_prefix("SKIPPED: ").and_then(|line| line.split_once(": ")) {
+        // The harness of the child may have written the name of the test before it, on the same line.
+        match line.split_once("SKIPPED: ").and_then(|(_, said)| said.split_once(": ")) {
             Some((test, why)) => skipped(test, why),
             None => println!("{line}"),
         }
