@@ -10,7 +10,8 @@
 //!
 //! # What is not told
 //! mprotect, `MADV_GUARD_INSTALL`, holes punched or files truncated by descriptor, `remap_file_pages`, `shmat(SHM_REMAP)`,
-//! shmdt, and whatever a task does that shares the memory without being a thread of the process (vfork).
+//! shmdt (so a System V segment is never called covered), discards of a shared file by another process or through a mapping that
+//! is not watched, and whatever a task does that shares the memory without being a thread of the process (vfork).
 //!
 //! # Side effects of watching
 //! Multi-size huge pages and fault-around are off in a watched mapping, and one mremap over two mappings fails there.
