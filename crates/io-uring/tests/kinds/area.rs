@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::support::PAGE;
 
@@ -79,7 +80,7 @@ impl Area {
     /// `units` pages of `unit` bytes, mapped at a multiple of their size with a hole around them.
     pub(crate) fn new(kind: Kind, units: usize, unit: usize) -> io::Result<Self> {
         let len = units * unit;
-        let at = reserve(len, unit)?;
+        let at = reserve(len, unit);
         map(&kind, at, len, libc::MAP_FIXED, 0)?;
         Ok(Self { kind, at, len, unit, part: 0 })
     }
@@ -117,7 +118,7 @@ impl Area {
     }
 
     fn aside(&mut self) -> io::Result<usize> {
-        let aside = reserve(self.len, self.unit)?;
+        let aside = reserve(self.len, self.unit);
         let offset = self.next_part();
         map(&self.kind, aside, self.len, libc::MAP_FIXED, offset)
     }
@@ -136,7 +137,7 @@ impl Area {
                 map(&self.kind, at, len, libc::MAP_FIXED, offset).map(drop)
             }
             Change::MoveAway => {
-                let aside = reserve(len, self.unit)?;
+                let aside = reserve(len, self.unit);
                 remap(at, len, aside)?;
                 let offset = self.next_part();
                 map(&self.kind, at, len, libc::MAP_FIXED_NOREPLACE, offset)?;
@@ -162,7 +163,7 @@ impl Area {
 
     /// Another mapping of what this one shows.
     pub(crate) fn alias(&self) -> io::Result<Self> {
-        let at = reserve(self.len, self.unit)?;
+        let at = reserve(self.len, self.unit);
         map(&self.kind, at, self.len, libc::MAP_FIXED, self.offset())?;
         Ok(Self { kind: self.kind.clone(), at, len: self.len, unit: self.unit, part: self.part })
     }
@@ -171,17 +172,13 @@ impl Area {
 /// Linux 5.18.
 const MADV_DONTNEED_LOCKED: i32 = 24;
 
+/// Where areas lie: the kernel's own placement goes down from the top of the address space and does not get here, so an address
+/// that is free for a moment is given to nobody else.
+static NEXT: AtomicUsize = AtomicUsize::new(0x3000_0000_0000);
+
 /// Addresses that nobody else is given, at a multiple of `unit`, with a hole on both sides.
-fn reserve(len: usize, unit: usize) -> io::Result<usize> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new reservation.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), len + 3 * unit, libc::PROT_NONE, flags, -1, 0) };
-    if at == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let at = (at as usize + unit).next_multiple_of(unit);
-    unmap(at, len)?;
-    Ok(at)
+fn reserve(len: usize, unit: usize) -> usize {
+    NEXT.fetch_add(len + 2 * unit, Ordering::Relaxed).next_multiple_of(unit)
 }
 
 fn unmap(at: usize, len: usize) -> io::Result<()> {
