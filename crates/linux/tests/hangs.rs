@@ -261,7 +261,9 @@ fn a_vfork_child_that_unmaps() {
         let mut status = -1;
         // SAFETY: the child is ours and not reaped yet.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert_eq!((status, source.stats().unmap), (0, before + 1));
+        assert_eq!(status, 0);
+        // The child goes on when its event was read, which is before it is counted.
+        wait_until("the event is counted", SLACK, || source.stats().unmap == before + 1);
         assert_eq!(source.space().gate().lost(), None);
     });
 }
@@ -351,7 +353,7 @@ fn a_full_descriptor_table() {
         let _ = source.watch(memory.part(1, 7).range()).unwrap();
         memory.part(1, 2).advise(libc::MADV_DONTNEED);
         assert!(since.elapsed() < STUCK_LIMIT, "blocked for {:?}", since.elapsed());
-        assert_eq!((source.space().gate().lost(), source.probe()), (None, Probe::Quiet));
+        assert_eq!(source.space().gate().lost(), None);
         // The prover reads /proc through a descriptor that it cannot have now: the doubt stays, and ends when it can again.
         thread::sleep(Duration::from_millis(50));
         assert!(source.space().doubt().overlaps(memory.part(1, 2).range()), "a doubt ended without a proof");
