@@ -9,7 +9,7 @@ pub(crate) mod catalogue;
 pub(crate) mod child;
 mod fire;
 mod print;
-mod scratch;
+pub(super) mod scratch;
 mod witness;
 
 use serde::Serialize;

@@ -22,7 +22,7 @@ const ROOM: usize = 2 << 20;
 
 /// A system call. Its safety is the module's guarantee: every address that is handed to it is one of a scratch, or of a
 /// value that is borrowed for the call, and every descriptor is the caller's own.
-pub(super) fn call(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+pub(in crate::doctor) fn call(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: see above.
     let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };
@@ -98,12 +98,12 @@ const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// Maps memory of ours: somewhere, or over other memory of ours.
-pub(super) fn map(at: usize, len: usize, flags: i32, fd: i32) -> io::Result<usize> {
+pub(in crate::doctor) fn map(at: usize, len: usize, flags: i32, fd: i32) -> io::Result<usize> {
     call(libc::SYS_mmap, [at, len, READ_WRITE as usize, flags as usize, fd as usize, 0])
 }
 
 /// An address, aligned to a huge page, with nothing of anybody around it.
-pub(super) fn reserve(len: usize) -> io::Result<usize> {
+pub(in crate::doctor) fn reserve(len: usize) -> io::Result<usize> {
     let at = call(libc::SYS_mmap, [0, len + 3 * ROOM, 0, PRIVATE as usize, usize::MAX, 0])?;
     Ok((at + ROOM).next_multiple_of(ROOM))
 }
@@ -131,7 +131,7 @@ pub(super) fn free_block() {
 }
 
 /// A segment that is attached at `at`, in place of our reservation, and goes away with its last attachment.
-pub(super) fn attach_segment(at: usize, len: usize) -> io::Result<usize> {
+pub(in crate::doctor) fn attach_segment(at: usize, len: usize) -> io::Result<usize> {
     let id = call(libc::SYS_shmget, [libc::IPC_PRIVATE as usize, len, 0o600 | libc::IPC_CREAT as usize, 0, 0, 0])?;
     let attached = call(libc::SYS_shmat, [id, at, libc::SHM_REMAP as usize, 0, 0, 0]);
     call(libc::SYS_shmctl, [id, libc::IPC_RMID as usize, 0, 0, 0, 0])?;
