@@ -6,6 +6,7 @@
 //!
 //! - `source` opens it and watches ranges; `pump` and `watchdog` are its threads that never allocate; `prover` is the one
 //!   that may.
+//! - `calls` are the changes of memory that say so first.
 //! - [`abi`] is the kernel's interface as this crate uses it; [`maps`], [`pagemap`] and [`tasks`] read `/proc`.
 //!
 //! # What is not told
@@ -18,6 +19,7 @@
 
 pub mod abi;
 mod aliases;
+mod calls;
 mod config;
 mod fork;
 pub mod mapping;
@@ -31,6 +33,7 @@ pub mod tasks;
 mod threads;
 mod watchdog;
 
+pub use calls::{CallError, Discard, Discarded, Unmapped, Uses};
 pub use config::{Config, Control, OpenError};
 pub use pump::{SECTION_LIMIT, STUCK_LIMIT};
 pub use source::Userfault;

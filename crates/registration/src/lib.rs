@@ -35,6 +35,7 @@ mod miss;
 mod registrar;
 mod registration;
 mod stats;
+mod tracked;
 mod uses;
 mod worker;
 
@@ -43,4 +44,5 @@ pub use error::{Error, ErrorKind};
 pub use lease::Lease;
 pub use registrar::{Access, RegisterError, RegisterErrorKind, Registered, Registrar};
 pub use stats::{Invalidations, Stats, WaitCause, Waits};
+pub use tracked::Tracked;
 pub use uses::Use;
