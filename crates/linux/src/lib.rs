@@ -7,6 +7,7 @@
 //! - `source` opens it and watches ranges; `pump` and `watchdog` are its threads that never allocate; `prover` is the one
 //!   that may.
 //! - `calls` are the changes of memory that say so first.
+//! - `check` looks at what is not told.
 //! - [`abi`] is the kernel's interface as this crate uses it; [`maps`], [`pagemap`] and [`tasks`] read `/proc`.
 //!
 //! # What is not told
@@ -20,6 +21,7 @@
 pub mod abi;
 mod aliases;
 mod calls;
+mod check;
 mod config;
 mod fork;
 pub mod mapping;

@@ -37,6 +37,7 @@ mod registration;
 mod stats;
 mod tracked;
 mod uses;
+mod verified;
 mod worker;
 
 pub use cache::{Freshness, Options, RegistrationCache};
@@ -46,3 +47,4 @@ pub use registrar::{Access, RegisterError, RegisterErrorKind, Registered, Regist
 pub use stats::{Invalidations, Stats, WaitCause, Waits};
 pub use tracked::Tracked;
 pub use uses::Use;
+pub use verified::Verified;

@@ -69,7 +69,7 @@ fn judge(case: Case, outcome: Outcome) -> Result<CaseResult, String> {
 }
 
 fn compare(case: &Case, observed: &Observed) -> Verdict {
-    let Observed { pages, noticed, refused } = *observed;
+    let Observed { pages, noticed, refused, seen_by_check } = *observed;
     if let Some(errno) = refused
         && pages == Pages::Same
         && noticed == Noticed::No
@@ -79,6 +79,9 @@ fn compare(case: &Case, observed: &Observed) -> Verdict {
         return Verdict::Skipped(format!("the kernel refused it: {}", std::io::Error::from_raw_os_error(errno)));
     }
     if (pages, noticed) == (case.pages, case.noticed) {
+        if seen_by_check == Some(false) && matches!(case.cover, Cover::Check | Cover::CallOrCheck) {
+            return Verdict::Differs("a check before the next use was to see it, and did not".into());
+        }
         return Verdict::AsExpected;
     }
     Verdict::Differs(format!(
@@ -107,7 +110,7 @@ mod tests {
             noticed: Noticed::After,
             cover: Cover::Watching,
         };
-        judge(case, Outcome::Ran(Observed { pages, noticed, refused })).unwrap().verdict
+        judge(case, Outcome::Ran(Observed { pages, noticed, seen_by_check: Some(false), refused })).unwrap().verdict
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
+use pagemirror::core::check::{Checked, Rights};
 use pagemirror::{
     Access, Config, Deadline, Error, FixedBuffers, Lease, Options, Probe, RegistrationCache, Source, Use, Userfault,
     VirtAddr,
@@ -58,6 +59,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Observed {
     pub(crate) pages: Pages,
     pub(crate) noticed: Noticed,
+    /// Whether a check before the next use sees it; nothing where this kernel cannot tell.
+    pub(crate) seen_by_check: Option<bool>,
     /// The kernel refused the operation, with this error number, and had the device's pages left alone.
     pub(crate) refused: Option<i32>,
 }
@@ -89,7 +92,12 @@ fn try_observe(operation: Operation, memory: Memory) -> Result<Observed, Outcome
     if differs(&mut witness, &scratch)? {
         return Err(Outcome::Broken("the device does not see what was pinned a moment ago".into()));
     }
-    let observed = fire_held(&source, operation, &Arc::new(scratch), &lease, &mut witness);
+    let earlier = source.look(lease.range()).map(|look| look.shown().clone());
+    let mut observed = fire_held(&source, operation, &Arc::new(scratch), &lease, &mut witness);
+    if let (Ok(observed), Ok(earlier)) = (&mut observed, earlier) {
+        let look = source.look(lease.range());
+        observed.seen_by_check = look.ok().map(|look| look.compare(&earlier, Rights::Write) != Checked::Same);
+    }
     using.complete();
     if let Some(cause) = source.space().gate().lost() {
         return Err(Outcome::Broken(format!("coherence was lost: {cause}")));
@@ -172,7 +180,7 @@ fn fire_held(
         }
         Err(error) => Some(error.raw_os_error().unwrap_or(0)),
     };
-    Ok(Observed { pages, noticed, refused })
+    Ok(Observed { pages, noticed, seen_by_check: None, refused })
 }
 
 /// Whether the kernel says by this error that it does not know the operation.

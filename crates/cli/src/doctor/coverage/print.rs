@@ -25,11 +25,17 @@ pub(super) fn of_noticed(noticed: Noticed) -> &'static str {
 
 /// Every case with what was seen.
 pub(crate) fn table(results: &[CaseResult]) -> String {
-    let heading = ["operation", "memory", "old pages", "noticed", "covered by", "verdict"];
-    let mut table = Table::new(&heading, &[0, 1, 2, 3, 4, 5]);
+    let heading = ["operation", "memory", "old pages", "noticed", "check sees", "covered by", "verdict"];
+    let mut table = Table::new(&heading, &[0, 1, 2, 3, 4, 5, 6]);
     for result in results {
         let (pages, noticed) =
             result.observed.map_or(("-", "-"), |observed| (of_pages(observed.pages), of_noticed(observed.noticed)));
+        let seen = match result.observed.map(|observed| observed.seen_by_check) {
+            Some(Some(true)) => "yes",
+            Some(Some(false)) => "no",
+            Some(None) => "cannot tell",
+            None => "-",
+        };
         let cover = match result.cover {
             Cover::Watching if result.expected_noticed != Noticed::No => "watching",
             cover => cover.text(),
@@ -44,7 +50,7 @@ pub(crate) fn table(results: &[CaseResult]) -> String {
             format!("{verdict}; refused: {}", std::io::Error::from_raw_os_error(errno))
         });
         let (operation, memory) = (result.operation.text().into(), name_of(result.memory));
-        table.row(vec![operation, memory, pages.into(), noticed.into(), cover.into(), verdict]);
+        table.row(vec![operation, memory, pages.into(), noticed.into(), seen.into(), cover.into(), verdict]);
     }
     table.lines()
 }
