@@ -63,7 +63,7 @@ pub struct CallError {
 }
 
 impl CallError {
-    fn new(call: &'static str, target: impl ToString, errno: Errno) -> Self {
+    pub(crate) fn new(call: &'static str, target: impl ToString, errno: Errno) -> Self {
         let advice = match errno {
             Errno::NOMEM => {
                 "; a part of it is not mapped, or the process has too many mappings: map it first, or raise vm.max_map_count"

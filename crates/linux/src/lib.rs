@@ -7,7 +7,7 @@
 //! - `source` opens it and watches ranges; `pump` and `watchdog` are its threads that never allocate; `prover` is the one
 //!   that may.
 //! - `calls` are the changes of memory that say so first.
-//! - `check` looks at what is not told.
+//! - `check` looks at what is not told; `arena` is memory that it cannot happen to.
 //! - [`abi`] is the kernel's interface as this crate uses it; [`maps`], [`pagemap`] and [`tasks`] read `/proc`.
 //!
 //! # What is not told
@@ -20,6 +20,7 @@
 
 pub mod abi;
 mod aliases;
+mod arena;
 mod calls;
 mod check;
 mod config;
@@ -35,6 +36,7 @@ pub mod tasks;
 mod threads;
 mod watchdog;
 
+pub use arena::{Arena, Block, Sealing};
 pub use calls::{CallError, Discard, Discarded, Unmapped, Uses};
 pub use config::{Config, Control, OpenError};
 pub use pump::{SECTION_LIMIT, STUCK_LIMIT};
