@@ -5,6 +5,7 @@
 mod support;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,23 +21,26 @@ use support::{Memory, PAGE, in_child, memfd, source_with, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Remembers what was revoked.
+/// Remembers what was revoked, and what its first byte was at that moment; none where nothing was mapped.
 #[derive(Default)]
-struct Revoked(Mutex<Vec<(PageRange, Event)>>);
+struct Revoked(Mutex<Vec<(PageRange, Option<u8>)>>);
 
 impl Subscriber for Revoked {
-    fn invalidate(&self, range: PageRange, event: Event) {
-        self.0.lock().unwrap().push((range, event));
+    fn invalidate(&self, range: PageRange, _event: Event) {
+        let mut byte = [0];
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let read = memory.read_exact_at(&mut byte, range.start().get());
+        self.0.lock().unwrap().push((range, read.is_ok().then_some(byte[0])));
     }
 }
 
 impl Revoked {
-    /// Whether something that overlaps `memory` was revoked since this was last asked.
-    fn reached(&self, memory: Memory) -> bool {
+    /// What the first byte of `memory` was when it was first revoked since this was last asked.
+    fn first(&self, memory: Memory) -> Option<u8> {
         let mut all = self.0.lock().unwrap();
-        let found = all.iter().any(|(range, _)| range.overlaps(memory.range()));
+        let found = all.iter().find(|(range, _)| range.overlaps(memory.range())).copied();
         all.clear();
-        found
+        found.expect("it was not revoked").1
     }
 }
 
@@ -153,10 +157,10 @@ fn protection_and_unmapping_revoke_before_they_change() {
         let _subscription = source.space().subscribe(Arc::clone(&revoked) as Arc<dyn Subscriber>);
         // SAFETY: the test's own memory, borrowed by nobody.
         unsafe { source.protect(memory.range(), MprotectFlags::READ) }.unwrap();
-        assert!(revoked.reached(memory), "mprotect");
+        assert_eq!(revoked.first(memory), Some(1), "mprotect");
         // SAFETY: as above.
         assert_eq!(unsafe { source.unmap(memory.range(), Uses::Detach) }.unwrap(), Unmapped::Detached);
-        assert!(revoked.reached(memory), "munmap");
+        assert_eq!(revoked.first(memory), Some(1), "munmap: revoked when it was gone already");
         // SAFETY: as above; nothing is mapped there, so nothing is changed.
         let error = unsafe { source.protect(memory.range(), MprotectFlags::READ) }.unwrap_err();
         assert_eq!(error.errno(), Some(libc::ENOMEM));
@@ -195,6 +199,11 @@ fn operations_on_a_file_reach_every_mapping_of_it() {
             let events = revoked.0.lock().unwrap().split_off(0);
             let reached = |memory: Memory| events.iter().any(|(range, _)| range.overlaps(memory.range()));
             for memory in [one, two, private] {
+                let first = events.iter().find(|(range, _)| range.overlaps(part(memory).range()));
+                assert!(
+                    first.is_some_and(|(_, byte)| *byte == Some(1)),
+                    "{what}: {first:?} of {memory:?} was gone already"
+                );
                 assert!(reached(part(memory)), "{what}: {memory:?} was missed");
                 assert!(!reached(spared(memory)), "{what}: too much of {memory:?}");
             }

@@ -93,7 +93,7 @@ fn try_observe(operation: Operation, memory: Memory) -> Result<Observed, Outcome
         return Err(Outcome::Broken("the device does not see what was pinned a moment ago".into()));
     }
     let earlier = source.look(lease.range()).map(|look| look.shown().clone());
-    let mut observed = fire_held(&source, operation, &Arc::new(scratch), &lease, &mut witness);
+    let mut observed = fire_held(&source, (operation, memory), &Arc::new(scratch), &lease, &mut witness);
     if let (Ok(observed), Ok(earlier)) = (&mut observed, earlier) {
         let look = source.look(lease.range());
         observed.seen_by_check = look.ok().map(|look| look.compare(&earlier, Rights::Write) != Checked::Same);
@@ -148,7 +148,7 @@ fn pin(cache: &Cache, scratch: &Scratch) -> Result<Pinned, Outcome> {
 
 fn fire_held(
     source: &Userfault,
-    operation: Operation,
+    (operation, memory): (Operation, Memory),
     scratch: &Arc<Scratch>,
     lease: &Lease<FixedBuffers>,
     witness: &mut Witness,
@@ -175,7 +175,7 @@ fn fire_held(
     };
     let refused = match answer {
         Ok(()) => None,
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported || never_heard_of(operation, &error) => {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported || never_heard_of(operation, memory, &error) => {
             return Err(Outcome::Skipped(format!("this kernel does not do it here: {error}")));
         }
         Err(error) => Some(error.raw_os_error().unwrap_or(0)),
@@ -184,7 +184,10 @@ fn fire_held(
 }
 
 /// Whether the kernel says by this error that it does not know the operation.
-fn never_heard_of(operation: Operation, error: &std::io::Error) -> bool {
+fn never_heard_of(operation: Operation, memory: Memory, error: &std::io::Error) -> bool {
+    if memory == Memory::Arena {
+        return error.raw_os_error() == Some(libc::ENOSYS);
+    }
     let unknown = matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM));
     // To these two it also answers with an error of theirs: the pages are pinned.
     unknown && !matches!(operation, Operation::Collapse | Operation::Pageout)

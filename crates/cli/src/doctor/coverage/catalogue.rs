@@ -65,6 +65,8 @@ pub(crate) enum Memory {
     Shm,
     /// The heap behind the program break.
     Heap,
+    /// Memory that the library owns and seals.
+    Arena,
 }
 
 /// Whether the pinned pages are still those that the processor sees.
@@ -103,8 +105,8 @@ pub(crate) enum Cover {
     CallOrCheck,
     /// A check before the use: the mapping is another one.
     Check,
-    /// Only an arena, whose file nobody else has, or `invalidate` by who knows.
-    ArenaOnly,
+    /// `invalidate` by who knows of it, or an arena, whose file nobody else has.
+    Invalidate,
 }
 
 impl Cover {
@@ -114,7 +116,7 @@ impl Cover {
             Self::Call => "wrapped call, arena",
             Self::CallOrCheck => "wrapped call, check, arena",
             Self::Check => "check, arena",
-            Self::ArenaOnly => "arena",
+            Self::Invalidate => "invalidate, arena",
         }
     }
 }
@@ -129,8 +131,8 @@ pub(crate) struct Case {
     pub(crate) cover: Cover,
 }
 
-use Cover::{ArenaOnly, Call, CallOrCheck, Check, Watching};
-use Memory::{Anonymous, Heap, Memfd, Shm};
+use Cover::{Call, CallOrCheck, Check, Invalidate, Watching};
+use Memory::{Anonymous, Arena, Heap, Memfd, Shm};
 use Noticed::{After, Before, Needless, No};
 use Operation as Op;
 use Pages::{Diverged, Same};
@@ -175,8 +177,8 @@ const ROWS: &[Row] = &[
     (Op::Populate, &[Anonymous, Memfd], Same, No, Watching),
     (Op::PunchHole, &[Memfd], Diverged, No, Call),
     (Op::Truncate, &[Memfd], Diverged, No, Call),
-    (Op::OpenTruncate, &[Memfd], Diverged, No, ArenaOnly),
-    (Op::UringPunchHole, &[Memfd], Diverged, No, ArenaOnly),
+    (Op::OpenTruncate, &[Memfd], Diverged, No, Invalidate),
+    (Op::UringPunchHole, &[Memfd], Diverged, No, Invalidate),
     (Op::WriteOtherMapping, &[Memfd], Same, No, Watching),
     (Op::WriteFile, &[Memfd], Same, No, Watching),
     (Op::ProtectNone, &[Anonymous, Memfd], Same, No, CallOrCheck),
@@ -184,6 +186,23 @@ const ROWS: &[Row] = &[
     (Op::Mlock, &[Anonymous, Memfd], Same, No, Watching),
     (Op::Msync, &[Memfd], Same, No, Watching),
     (Op::ForkParentWrites, &[Anonymous, Memfd], Same, No, Watching),
+    // In an arena the kernel refuses them all, and the one that it permits takes no page out of a file.
+    (Op::Munmap, &[Arena], Same, No, Watching),
+    (Op::MunmapRaw, &[Arena], Same, No, Watching),
+    (Op::MunmapUnrounded, &[Arena], Same, No, Watching),
+    (Op::MapFixedOver, &[Arena], Same, No, Watching),
+    (Op::MremapAway, &[Arena], Same, No, Watching),
+    (Op::MremapDontunmap, &[Arena], Same, No, Watching),
+    (Op::MremapShrink, &[Arena], Same, No, Watching),
+    (Op::MremapOnto, &[Arena], Same, No, Watching),
+    (Op::ShmatOver, &[Arena], Same, No, Watching),
+    (Op::RemapFilePages, &[Arena], Same, No, Watching),
+    (Op::Dontneed, &[Arena], Same, No, Watching),
+    (Op::DontneedLocked, &[Arena], Same, Needless, Watching),
+    (Op::Remove, &[Arena], Same, No, Watching),
+    (Op::GuardInstall, &[Arena], Same, No, Watching),
+    (Op::ProtectNone, &[Arena], Same, No, Watching),
+    (Op::ProtectRead, &[Arena], Same, No, Watching),
 ];
 
 /// The whole matrix, one case for each kind of memory.

@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use pagemirror::linux::{Arena, Sealing};
+
 use super::catalogue::{Memory, Operation};
 
 /// What the memory is filled with at the start, and what is written later to tell pages apart.
@@ -60,6 +62,7 @@ impl Scratch {
             }
             Memory::Shm => (attach_segment(reserve(whole)?, whole)?, None),
             Memory::Heap => (grow_heap(whole)?, None),
+            Memory::Arena => (sealed(whole)?, None),
         };
         match (memory, &file) {
             _ if operation == Operation::FreeLarge => {}
@@ -106,6 +109,21 @@ pub(in crate::doctor) fn map(at: usize, len: usize, flags: i32, fd: i32) -> io::
 pub(in crate::doctor) fn reserve(len: usize) -> io::Result<usize> {
     let at = call(libc::SYS_mmap, [0, len + 3 * ROOM, 0, PRIVATE as usize, usize::MAX, 0])?;
     Ok((at + ROOM).next_multiple_of(ROOM))
+}
+
+/// A part of an arena, never given back.
+fn sealed(len: usize) -> io::Result<usize> {
+    let arena = Arena::new(len).map_err(io::Error::other)?;
+    let Sealing { mapping, locked, .. } = arena.sealing();
+    if !mapping || !locked {
+        return Err(io::Error::other(
+            "this kernel, or the limit on locked memory, does not let an arena be sealed whole",
+        ));
+    }
+    let block = arena.allocate(len).ok_or(io::ErrorKind::OutOfMemory)?;
+    let start = block.range().start().get() as usize;
+    std::mem::forget(block);
+    Ok(start)
 }
 
 /// A block of the allocator that is mapped for itself, and its whole pages behind the header.
