@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::args::DoctorArgs;
+use crate::args::doctor::DoctorArgs;
 use crate::stress::machine::Machine;
 
 use coverage::CaseResult;

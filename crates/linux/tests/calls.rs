@@ -214,6 +214,12 @@ fn operations_on_a_file_reach_every_mapping_of_it() {
         assert_eq!((one.byte(1), one.byte(3)), (0, 1));
         discard(source, one.part(4, 1), Discard::FromFile);
         all("MADV_REMOVE", |memory| memory.part(4, 1), |memory| memory.part(5, 3));
+        discard(source, two.part(5, 1), Discard::FromFile);
+        all(
+            "MADV_REMOVE through a mapping that is not watched",
+            |memory| memory.part(5, 1),
+            |memory| memory.part(6, 2),
+        );
         source.truncate(file(fd).as_fd(), 6 * PAGE as u64).unwrap();
         all("a truncation", |memory| memory.part(6, 2), |memory| memory.part(0, 6));
         // SAFETY: a descriptor of the test's own.

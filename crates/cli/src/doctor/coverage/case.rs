@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use io_uring::IoUring;
 use pagemirror::core::check::{Checked, Rights};
 use pagemirror::{
-    Access, Config, Deadline, Error, FixedBuffers, Lease, Options, Probe, RegistrationCache, Source, Use, Userfault,
-    VirtAddr,
+    Access, Config, Deadline, Error, FixedBuffers, Lease, LostCause, Options, Probe, RegistrationCache, Source, Use,
+    Userfault, VirtAddr,
 };
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ pub(crate) enum Outcome {
     Skipped(String),
     /// Nothing can be fired on this machine; what is missing.
     Unsupported(String),
+    /// The machine was too busy to hold the event in place: to be tried again.
+    Busy,
     /// Something that must not happen.
     Broken(String),
 }
@@ -99,10 +101,12 @@ fn try_observe(operation: Operation, memory: Memory) -> Result<Observed, Outcome
         observed.seen_by_check = look.ok().map(|look| look.compare(&earlier, Rights::Write) != Checked::Same);
     }
     using.complete();
-    if let Some(cause) = source.space().gate().lost() {
-        return Err(Outcome::Broken(format!("coherence was lost: {cause}")));
+    match source.space().gate().lost() {
+        None => observed,
+        // It was this thread that kept the pump, and that was kept from letting it go.
+        Some(LostCause::PumpStuck) => Err(Outcome::Busy),
+        Some(cause) => Err(Outcome::Broken(format!("coherence was lost: {cause}"))),
     }
-    observed
 }
 
 /// What an operation needs to be watched besides the scratch itself.
@@ -161,10 +165,14 @@ fn fire_held(
         let _ = tell_thread.send(rustix::thread::gettid());
         let _ = tell_end.send(fire(operation, &theirs));
     });
-    let announced = thread.recv().is_ok_and(|thread| wait_for_event(source, thread.as_raw_nonzero().get()));
+    let seen = thread.recv().map(|thread| wait_for_event(source, thread.as_raw_nonzero().get()));
+    let announced = matches!(seen, Ok(Seen::Event));
     let changed_unread = announced && differs(witness, scratch)?;
     source.stall_pump(false);
     let answer = end.recv_timeout(LIMIT).map_err(|_| Outcome::Broken("the caller was never released".into()))?;
+    if matches!(seen, Ok(Seen::Neither)) {
+        return Err(Outcome::Busy);
+    }
     let stale = settled(source, announced, lease);
     let pages = if differs(witness, scratch)? || unwritten(witness, scratch)? { Pages::Diverged } else { Pages::Same };
     let noticed = match (stale, pages, changed_unread) {
@@ -193,25 +201,35 @@ fn never_heard_of(operation: Operation, memory: Memory, error: &std::io::Error) 
     unknown && !matches!(operation, Operation::Collapse | Operation::Pageout)
 }
 
-/// Waits until the firing thread sleeps with an event that nobody has read. Says no when it returned without one.
-fn wait_for_event(source: &Userfault, thread: i32) -> bool {
+/// What became of the firing thread while the pump was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// It sleeps with an event that nobody has read.
+    Event,
+    /// It returned without one.
+    Returned,
+    /// Neither in time.
+    Neither,
+}
+
+/// Waits until the firing thread sleeps with an event that nobody has read, or has ended.
+fn wait_for_event(source: &Userfault, thread: i32) -> Seen {
     let (since, mut asleep) = (Instant::now(), 0);
-    let sleeps = || std::fs::read(format!("/proc/self/task/{thread}/syscall")).is_ok_and(|at| !at.starts_with(b"run"));
+    let task = format!("/proc/self/task/{thread}");
+    let call = format!("{task}/syscall");
+    let sleeps = || std::fs::read(&call).is_ok_and(|at| !at.starts_with(b"running"));
     while since.elapsed() < HELD {
-        if matches!(source.probe(), Probe::Changing) && sleeps() {
-            asleep += 1;
-        } else {
-            asleep = 0;
-        }
+        let is_held = matches!(source.probe(), Probe::Changing) && sleeps();
+        asleep = if is_held { asleep + 1 } else { 0 };
         if asleep == ASLEEP {
-            return true;
+            return Seen::Event;
         }
-        if !std::path::Path::new(&format!("/proc/self/task/{thread}")).exists() {
-            return false;
+        if !std::path::Path::new(&task).exists() {
+            return Seen::Returned;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    false
+    Seen::Neither
 }
 
 /// Waits until what was announced was revoked. Says whether the registration is stale.

@@ -8,7 +8,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::case::{Outcome, observe};
 use super::catalogue::{Case, name_of};
-use crate::args::CaseArgs;
+use crate::args::doctor::CaseArgs;
 
 /// What a case may take. Every wait inside it is shorter; after it the process ends itself.
 const LIMIT: Duration = Duration::from_secs(30);
