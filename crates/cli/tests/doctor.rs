@@ -1,4 +1,5 @@
 //! `pagemirror doctor` as a user runs it.
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "installs a seccomp filter in a child"))]
 
 use std::process::{Command, Output};
 
@@ -63,4 +64,49 @@ fn the_table_names_tiers_and_guarantees() {
     for wanted in ["Linux ", "userfaultfd", "G6", "tier", "RLIMIT_MEMLOCK", "doctor --coverage"] {
         assert!(text.contains(wanted), "no {wanted:?} in {text}");
     }
+}
+
+/// A container that refuses userfaultfd and io_uring, as their default profiles do.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_seccomp_filter_that_refuses_is_said() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pagemirror"));
+    command.args(["doctor", "--json"]);
+    // SAFETY: the function makes two system calls and allocates nothing.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, refuse) };
+    let output = command.output().unwrap();
+    let survey: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (standing(&survey, "userfaultfd-call"), standing(&survey, "io_uring")),
+        ("lacks", "lacks"),
+        "{survey:#}"
+    );
+    // Root can still open the device file; everybody else has no source then.
+    let by_device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").is_ok();
+    assert_eq!(standing(&survey, "source"), if by_device { "fine" } else { "missing" });
+    assert_eq!(output.status.code(), Some(if by_device { 0 } else { ENVIRONMENT }));
+    let guarantees = survey["guarantees"].as_array().unwrap();
+    assert!(guarantees.iter().all(|guarantee| (guarantee["holds"] == "no") != by_device), "{survey:#}");
+}
+
+/// Installs a filter by which userfaultfd and io_uring_setup fail with EPERM.
+#[cfg(target_arch = "x86_64")]
+fn refuse() -> std::io::Result<()> {
+    const NUMBER: u32 = 0; // the offset of the call's number in what a filter looks at
+    let (load, jump, answer) =
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        op(load, 0, 0, NUMBER),
+        op(jump, 1, 0, libc::SYS_userfaultfd as u32),
+        op(jump, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        op(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: asks for no new privileges, as an ordinary user must before a filter.
+    let prepared = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: the program and its filter live until the call has returned.
+    let installed = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if prepared == 0 && installed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

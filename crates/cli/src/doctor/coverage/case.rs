@@ -27,8 +27,8 @@ use pagemirror::{
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Memory, Noticed, Operation, Pages};
-use super::fire::fire;
-use super::scratch::{BEFORE, LATER, Scratch, page};
+use super::fire::{SPAN_HOLE, fire};
+use super::scratch::{BEFORE, LATER, Scratch, map, page};
 use super::witness::Witness;
 
 /// How long anything may take here that takes microseconds on an idle machine.
@@ -113,6 +113,12 @@ fn try_observe(operation: Operation, memory: Memory) -> Result<Observed, Outcome
 fn watch_around(source: &Userfault, operation: Operation, scratch: &Scratch) -> Result<(), Outcome> {
     let more = match operation {
         Operation::MunmapNeighbour => Some((scratch.start, scratch.len + page())),
+        Operation::MunmapSpan => {
+            let at = scratch.start + scratch.len + SPAN_HOLE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            let mapped = map(at, page(), flags, -1).map_err(|error| Outcome::Skipped(error.to_string()))?;
+            Some((mapped, page()))
+        }
         Operation::RemoveWatchedAlias => scratch.alias.map(|alias| (alias, scratch.len)),
         _ => None,
     };

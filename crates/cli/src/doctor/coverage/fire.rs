@@ -8,7 +8,8 @@ use io_uring::{IoUring, opcode, squeue::Entry, types};
 
 use super::catalogue::Operation as Op;
 use super::scratch::{
-    LATER, Scratch, attach_segment, call, free_block, map, open_truncating, page, program_break, reserve, set_break,
+    LATER, Scratch, attach_segment, call, free_block, grow_block, map, open_truncating, page, program_break, reserve,
+    set_break,
 };
 
 const PRIVATE_FIXED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -17,6 +18,9 @@ const MADV_GUARD_INSTALL: i32 = 102;
 const MADV_DONTNEED_LOCKED: i32 = 24;
 const MADV_COLLAPSE: i32 = 25;
 const MADV_POPULATE_WRITE: i32 = 23;
+const SYS_MSEAL: libc::c_long = 462;
+/// From the end of a scratch to the second mapping of a span, in bytes.
+pub(super) const SPAN_HOLE: usize = 1 << 16;
 const MREMAP_DONTUNMAP: i32 = 4;
 const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
@@ -29,11 +33,13 @@ pub(crate) fn fire(operation: Op, scratch: &Scratch) -> io::Result<()> {
         Op::MunmapUnrounded => munmap(start, 100),
         Op::MunmapOneOf64 => munmap(start + 17 * page(), page()),
         Op::MunmapNeighbour => munmap(start + len, page()),
-        Op::MunmapVforkChild => munmap_in_vfork_child(start, len),
+        Op::MunmapVforkChild => in_vfork_child([libc::SYS_munmap as usize, start, len, 0]),
+        Op::MunmapSpan => munmap(start, len + SPAN_HOLE + page()),
         Op::FreeLarge => {
             free_block();
             Ok(())
         }
+        Op::ReallocMoves => grow_block(),
         Op::MapFixedOver => map(start, len, PRIVATE_FIXED, -1).map(drop),
         Op::MremapAway => mremap(start, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, reserve(len)?),
         Op::MremapDontunmap => {
@@ -44,6 +50,10 @@ pub(crate) fn fire(operation: Op, scratch: &Scratch) -> io::Result<()> {
         Op::MremapGrow => {
             munmap(start + len, 8 * page())?;
             mremap(start, len, 2 * len, 0, 0)
+        }
+        Op::MremapGrowMove => {
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            mremap(start, len, 2 * len, flags, reserve(2 * len)?)
         }
         Op::MremapOnto => {
             let other = map(reserve(len)?, len, PRIVATE_FIXED, -1)?;
@@ -75,6 +85,9 @@ fn fire_at_pages(operation: Op, scratch: &Scratch) -> io::Result<()> {
         Op::UringMadvise => uring(
             &opcode::Madvise::new(std::ptr::without_provenance(start), len as libc::off_t, libc::MADV_DONTNEED).build(),
         ),
+        Op::DontneedVforkChild => {
+            in_vfork_child([libc::SYS_madvise as usize, start, len, libc::MADV_DONTNEED as usize])
+        }
         Op::GuardInstall => madvise(start, len, MADV_GUARD_INSTALL),
         Op::Pageout => madvise(start, len, libc::MADV_PAGEOUT),
         Op::Cold => madvise(start, len, libc::MADV_COLD),
@@ -82,6 +95,13 @@ fn fire_at_pages(operation: Op, scratch: &Scratch) -> io::Result<()> {
         Op::Populate => madvise(start, len, MADV_POPULATE_WRITE),
         Op::ProtectNone => mprotect(start, len, libc::PROT_NONE),
         Op::ProtectRead => mprotect(start, len, libc::PROT_READ),
+        Op::PkeyProtectNone => {
+            // The key of every mapping that has none: it needs no processor with keys.
+            call(libc::SYS_pkey_mprotect, [start, len, libc::PROT_NONE as usize, usize::MAX, 0, 0]).map(drop)
+        }
+        Op::WriteFromKernel => write_from_kernel(start, len),
+        Op::Mseal => call(SYS_MSEAL, [start, len, 0, 0, 0, 0]).map(drop),
+        Op::NoHugePages => madvise(start, len, libc::MADV_NOHUGEPAGE),
         Op::Mlock => call(libc::SYS_mlock, [start, len, 0, 0, 0, 0]).map(drop),
         Op::Msync => call(libc::SYS_msync, [start, len, libc::MS_SYNC as usize, 0, 0, 0]).map(drop),
         Op::ForkParentWrites => fork_and_write(scratch),
@@ -101,6 +121,7 @@ fn fire_at_file(operation: Op, scratch: &Scratch) -> io::Result<()> {
         Op::UringPunchHole => {
             uring(&opcode::Fallocate::new(types::Fd(fd), len as u64).offset(0).mode(PUNCH_HOLE).build())
         }
+        Op::UringTruncate => uring(&opcode::Ftruncate::new(types::Fd(fd), 0).build()),
         Op::WriteOtherMapping => scratch.fill(scratch.alias.unwrap_or(0), len, LATER),
         Op::WriteFile => Ok(rustix::io::pwrite(file, &vec![LATER; len], 0).map(drop)?),
         _ => Err(io::ErrorKind::Unsupported.into()),
@@ -177,20 +198,27 @@ fn fork_and_write(scratch: &Scratch) -> io::Result<()> {
     written
 }
 
-/// A task that shares the memory without being a thread: it unmaps, and this thread sleeps until it has ended.
-fn munmap_in_vfork_child(start: usize, len: usize) -> io::Result<()> {
+/// The kernel copies into the range, as another process could have it do.
+fn write_from_kernel(start: usize, len: usize) -> io::Result<()> {
+    let bytes = vec![LATER; len];
+    let (from, to) = ([bytes.as_ptr().addr(), len], [start, len]);
+    let own = rustix::process::getpid().as_raw_nonzero().get() as usize;
+    call(libc::SYS_process_vm_writev, [own, from.as_ptr().addr(), 1, to.as_ptr().addr(), 1, 0]).map(drop)
+}
+
+/// A task that shares the memory without being a thread makes a system call, and this thread sleeps until it has ended.
+fn in_vfork_child(mut request: [usize; 4]) -> io::Result<()> {
     extern "C" fn body(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: the parent's array, which waits until this task has ended.
-        let [start, len] = unsafe { *argument.cast::<[usize; 2]>() };
-        i32::from(munmap(start, len).is_err())
+        let [number, a, b, c] = unsafe { *argument.cast::<[usize; 4]>() };
+        i32::from(call(number as libc::c_long, [a, b, c, 0, 0, 0]).is_err())
     }
     const STACK: usize = 64 * 1024;
     let mut stack = vec![0_u128; STACK / size_of::<u128>()];
-    let mut argument = [start, len];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: stack and argument outlive the child, since this thread sleeps until the child has ended.
-    let child = unsafe { libc::clone(body, top.cast(), flags, (&raw mut argument).cast()) };
+    let child = unsafe { libc::clone(body, top.cast(), flags, (&raw mut request).cast()) };
     if child < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -53,7 +53,7 @@ impl Scratch {
         // One page more, which some operations are about.
         let whole = len + page();
         let (start, file) = match memory {
-            _ if operation == Operation::FreeLarge => (allocate(whole)?, None),
+            _ if is_allocated(operation) => (allocate(whole)?, None),
             Memory::Anonymous => (reserve(whole)?, None),
             Memory::Memfd => {
                 let file = rustix::fs::memfd_create(c"pagemirror-doctor", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -65,7 +65,7 @@ impl Scratch {
             Memory::Arena => (sealed(whole)?, None),
         };
         match (memory, &file) {
-            _ if operation == Operation::FreeLarge => {}
+            _ if is_allocated(operation) => {}
             (_, Some(file)) => map(start, whole, libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd()).map(drop)?,
             (Memory::Anonymous, None) => map(start, whole, PRIVATE | libc::MAP_FIXED, -1).map(drop)?,
             _ => {}
@@ -126,6 +126,11 @@ fn sealed(len: usize) -> io::Result<usize> {
     Ok(start)
 }
 
+/// The operations of the allocator, on a block of its own.
+fn is_allocated(operation: Operation) -> bool {
+    matches!(operation, Operation::FreeLarge | Operation::ReallocMoves)
+}
+
 /// A block of the allocator that is mapped for itself, and its whole pages behind the header.
 fn allocate(len: usize) -> io::Result<usize> {
     const LARGE: usize = 1 << 20;
@@ -146,6 +151,21 @@ pub(super) fn free_block() {
     let block = BLOCK.swap(0, std::sync::atomic::Ordering::Relaxed);
     // SAFETY: the allocator's own block, or null, and freed once.
     unsafe { libc::free(std::ptr::with_exposed_provenance_mut(block)) };
+}
+
+/// Has the block grow to where it has no room.
+pub(super) fn grow_block() -> io::Result<()> {
+    const MUCH: usize = 64 << 20;
+    // ORDERING: Relaxed, as above.
+    let block = BLOCK.load(std::sync::atomic::Ordering::Relaxed);
+    // SAFETY: the allocator's own block, or null.
+    let grown = unsafe { libc::realloc(std::ptr::with_exposed_provenance_mut(block), MUCH) };
+    match grown.addr() {
+        0 => Err(io::Error::last_os_error()),
+        // There was room: nothing has moved, so nothing is shown.
+        same if same == block => Err(io::ErrorKind::Unsupported.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A segment that is attached at `at`, in place of our reservation, and goes away with its last attachment.
