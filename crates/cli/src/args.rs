@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Parser, Subcommand};
 
 pub(crate) mod check;
+pub(crate) mod doctor;
 pub(crate) mod sim;
 
 use crate::rows::catalogue::RowName;
@@ -29,6 +30,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Stress(StressArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     Record(RecordArgs),
     Import(ImportArgs),
     Sim(sim::SimArgs),
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     CheckChild(check::CheckChildArgs),
     #[command(hide = true)]
     SimChild(sim::SimChildArgs),
+    #[command(hide = true)]
+    CoverageCase(doctor::CaseArgs),
 }
 
 /// Try to make io_uring fixed buffers send a stale byte, on real memory.

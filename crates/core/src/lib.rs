@@ -10,17 +10,19 @@
 //! - [`log`]: the tracker; [`collision`]: the seam it plugs into; [`memory`]: its words.
 //! - [`gate`]: uses and sections; [`turn`]: one turn of the pump against them.
 //! - [`doubt`]: discards that were announced and do not say when they are over.
-//! - [`source`]: what is asked of the operating system.
+//! - [`source`]: what is asked of the operating system; [`check`]: what can be seen of a range before a use; [`holder`]: who knows whether a device has let go.
 //! - [`interval`]: which of many registrations a range overlaps.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod check;
 pub mod collision;
 pub mod device;
 pub mod doubt;
 pub mod error;
 pub mod gate;
+pub mod holder;
 pub mod interval;
 pub mod log;
 pub mod memory;

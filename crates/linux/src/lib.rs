@@ -6,6 +6,8 @@
 //!
 //! - `source` opens it and watches ranges; `pump` and `watchdog` are its threads that never allocate; `prover` is the one
 //!   that may.
+//! - `calls` are the changes of memory that say so first.
+//! - `check` looks at what is not told; `arena` is memory that it cannot happen to.
 //! - [`abi`] is the kernel's interface as this crate uses it; [`maps`], [`pagemap`] and [`tasks`] read `/proc`.
 //!
 //! # What is not told
@@ -19,6 +21,9 @@
 
 pub mod abi;
 mod aliases;
+mod arena;
+mod calls;
+mod check;
 mod config;
 mod fork;
 pub mod mapping;
@@ -32,6 +37,8 @@ pub mod tasks;
 mod threads;
 mod watchdog;
 
+pub use arena::{Arena, Block, Sealing};
+pub use calls::{CallError, Discard, Discarded, Unmapped, Uses};
 pub use config::{Config, Control, OpenError};
 pub use pump::{SECTION_LIMIT, STUCK_LIMIT};
 pub use source::{Privilege, Userfault};

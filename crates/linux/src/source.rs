@@ -18,6 +18,7 @@ use std::io;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_core::check::Look;
 use pagemirror_core::gate::{ALIVE, Gate, GateWord, LostCause};
 use pagemirror_core::log::CollisionLog;
 use pagemirror_core::source::{Probe, Source, WatchError, Watched};
@@ -256,6 +257,10 @@ impl Source for Userfault {
     fn watch(&self, range: PageRange) -> Result<Watched, WatchError> {
         self.register(range).map_err(|error| self.explain(range, &error))?;
         self.watch_shared(range)
+    }
+
+    fn look(&self, range: PageRange) -> Result<Look, &'static str> {
+        self.look_at(range)
     }
 }
 

@@ -35,7 +35,9 @@ mod miss;
 mod registrar;
 mod registration;
 mod stats;
+mod tracked;
 mod uses;
+mod verified;
 mod worker;
 
 pub use cache::{Freshness, Options, RegistrationCache};
@@ -43,4 +45,6 @@ pub use error::{Error, ErrorKind};
 pub use lease::Lease;
 pub use registrar::{Access, RegisterError, RegisterErrorKind, Registered, Registrar};
 pub use stats::{Invalidations, Stats, WaitCause, Waits};
+pub use tracked::Tracked;
 pub use uses::Use;
+pub use verified::Verified;

@@ -18,6 +18,9 @@ pub const PROCMAP_QUERY: u32 = ioc_of::<ProcmapQuery>(READ_WRITE, GROUP, 17);
 /// A category of [`PAGEMAP_SCAN`]: the page is in memory.
 pub const PAGE_IS_PRESENT: u64 = 1 << 3;
 
+/// A category of [`PAGEMAP_SCAN`]: a guard page (`MADV_GUARD_INSTALL`). Linux 6.15.
+pub const PAGE_IS_GUARD: u64 = 1 << 8;
+
 /// The mapping is readable.
 pub const PROCMAP_QUERY_VMA_READABLE: u64 = 1;
 /// The mapping is writable.
@@ -184,6 +187,17 @@ pub(crate) fn scan_present(
     end: u64,
     regions: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
+    scan_category(pagemap, start, end, PAGE_IS_PRESENT, regions)
+}
+
+/// As [`scan_present`], for the pages of another category.
+pub(crate) fn scan_category(
+    pagemap: BorrowedFd<'_>,
+    start: u64,
+    end: u64,
+    category: u64,
+    regions: &mut [PageRegion],
+) -> io::Result<(usize, u64)> {
     if is_hidden(Feature::PagemapScan) {
         return Err(io::Error::from_raw_os_error(libc::ENOTTY));
     }
@@ -193,8 +207,8 @@ pub(crate) fn scan_present(
         end,
         vec: regions.as_mut_ptr().expose_provenance() as u64,
         vec_len: regions.len() as u64,
-        category_mask: PAGE_IS_PRESENT,
-        return_mask: PAGE_IS_PRESENT,
+        category_mask: category,
+        return_mask: category,
         ..PmScanArg::default()
     };
     // SAFETY: the request takes a `PmScanArg`; it writes at most `vec_len` regions to `vec`, which is all of `regions`,

@@ -83,6 +83,11 @@ impl Memory {
         map(0, pages * PAGE, libc::MAP_SHARED, fd)
     }
 
+    /// A private mapping of a memfd.
+    pub(crate) fn private(fd: i32, pages: usize) -> Self {
+        map(0, pages * PAGE, libc::MAP_PRIVATE, fd)
+    }
+
     pub(crate) fn part(self, first: usize, pages: usize) -> Self {
         Self { start: self.start + first * PAGE, len: pages * PAGE }
     }
