@@ -89,7 +89,7 @@ fn try_observe(operation: Operation, memory: Memory) -> Result<Observed, Outcome
     let device = FixedBuffers::new(&ring, 4).map_err(unsupported)?;
     let cache = RegistrationCache::new(source.clone(), device, Options::default()).map_err(unsupported)?;
     watch_around(&source, operation, &scratch)?;
-    let (lease, using, slot) = pin(&cache, &scratch)?;
+    let (lease, using, slot) = pin(&cache, memory, &scratch)?;
     let mut witness = Witness::new(ring, slot, &scratch).map_err(unsupported)?;
     if differs(&mut witness, &scratch)? {
         return Err(Outcome::Broken("the device does not see what was pinned a moment ago".into()));
@@ -134,7 +134,7 @@ fn watch_around(source: &Userfault, operation: Operation, scratch: &Scratch) -> 
 type Pinned = (Lease<FixedBuffers>, Use<FixedBuffers>, pagemirror::Slot);
 
 /// A cached registration, and a use of it that keeps the pages pinned whatever happens.
-fn pin(cache: &Cache, scratch: &Scratch) -> Result<Pinned, Outcome> {
+fn pin(cache: &Cache, memory: Memory, scratch: &Scratch) -> Result<Pinned, Outcome> {
     let deadline = Deadline::after(LIMIT);
     let refused = |error: Error| match error {
         Error::Register { .. } if error.errno() == Some(libc::ENOMEM) => unsupported(error),
@@ -145,6 +145,11 @@ fn pin(cache: &Cache, scratch: &Scratch) -> Result<Pinned, Outcome> {
         let lease = cache
             .get(VirtAddr::new(scratch.start as u64), scratch.len as u64, Access::Write, &deadline)
             .map_err(refused)?;
+        if memory == Memory::Shm {
+            let served = "a System V segment is served and never cached, so there is nothing to go stale".into();
+            let cached = "a System V segment was cached, though nobody tells of shmdt".into();
+            return Err(if lease.is_one_shot() { Outcome::Skipped(served) } else { Outcome::Broken(cached) });
+        }
         if !lease.is_one_shot() {
             let (using, slot) = cache.begin(&[&lease], &deadline, |device| device[0].key).map_err(refused)?;
             return Ok((lease, using, slot));
