@@ -24,6 +24,9 @@ struct Node<V> {
     value: Option<V>,
 }
 
+/// The order of the tree: by start, then by place, so that equal ranges coexist.
+type Key = (u64, u32);
+
 /// Names an entry while it is in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryId(u32);
@@ -116,7 +119,7 @@ impl<V> IntervalIndex<V> {
             *self.node_mut(at) = node;
             at
         };
-        let (below, above) = self.split(self.root, (range, at));
+        let (below, above) = self.split(self.root, (range.start().get(), at));
         let with = self.merge(below, at);
         self.root = self.merge(with, above);
         self.len += 1;
@@ -143,25 +146,50 @@ impl<V> IntervalIndex<V> {
         });
     }
 
-    /// Takes every entry that overlaps `range` out of the index and retires it, after `each` has seen it.
+    /// Takes every entry that overlaps `range` out of the index and retires it, after `each` has seen it. Touches little but
+    /// those: what begins in the range is one piece of the tree, which is cut out whole.
     pub fn retire_overlapping(&mut self, range: PageRange, mut each: impl FnMut(&V)) -> usize {
-        let mut count = 0;
+        let before = self.len;
         while let Some((id, value)) = self.first_overlapping(range) {
+            if self.node(id.0).range.start() >= range.start() {
+                // Everything else that overlaps begins in the range too, because this one begins first.
+                let (below, rest) = self.split(self.root, (range.start().get(), 0));
+                let (within, above) = self.split(rest, (range.end().get(), 0));
+                self.root = self.merge(below, above);
+                self.retire_all(within, &mut each);
+                break;
+            }
             each(value);
             self.retire(id);
-            count += 1;
         }
-        count
+        before - self.len
+    }
+
+    /// Retires every node of a subtree that was cut out.
+    fn retire_all(&mut self, at: u32, each: &mut impl FnMut(&V)) {
+        if at == NONE {
+            return;
+        }
+        let (left, right) = (self.node(at).left, self.node(at).right);
+        self.retire_all(left, each);
+        if let Some(value) = &self.node(at).value {
+            each(value);
+        }
+        self.hand_to_retired(at);
+        self.retire_all(right, each);
+    }
+
+    fn hand_to_retired(&mut self, at: u32) {
+        self.len -= 1;
+        let next = self.retired;
+        self.node_mut(at).right = next;
+        self.retired = at;
     }
 
     /// Takes an entry out of the index and retires it.
     pub fn retire(&mut self, id: EntryId) {
-        let key = (self.node(id.0).range, id.0);
-        self.root = self.unlink(self.root, key);
-        self.len -= 1;
-        let next = self.retired;
-        self.node_mut(id.0).right = next;
-        self.retired = id.0;
+        self.root = self.unlink(self.root, self.key(id.0));
+        self.hand_to_retired(id.0);
     }
 
     /// Hands out one retired value, whose place is free from then on.
@@ -198,12 +226,16 @@ impl<V> IntervalIndex<V> {
     }
 
     fn is_linked(&self, id: EntryId) -> bool {
-        let key = (self.node(id.0).range, id.0);
+        let key = self.key(id.0);
         let mut at = self.root;
         while at != NONE && at != id.0 {
-            at = if less(key, (self.node(at).range, at)) { self.node(at).left } else { self.node(at).right };
+            at = if key < self.key(at) { self.node(at).left } else { self.node(at).right };
         }
         at != NONE
+    }
+
+    fn key(&self, at: u32) -> Key {
+        (self.node(at).range.start().get(), at)
     }
 
     fn node(&self, at: u32) -> &Node<V> {
@@ -265,11 +297,11 @@ impl<V> IntervalIndex<V> {
     }
 
     /// Splits into what lies before `key` and the rest.
-    fn split(&mut self, at: u32, key: (PageRange, u32)) -> (u32, u32) {
+    fn split(&mut self, at: u32, key: Key) -> (u32, u32) {
         if at == NONE {
             return (NONE, NONE);
         }
-        if less((self.node(at).range, at), key) {
+        if self.key(at) < key {
             let (below, above) = self.split(self.node(at).right, key);
             self.node_mut(at).right = below;
             self.refresh(at);
@@ -300,11 +332,11 @@ impl<V> IntervalIndex<V> {
         }
     }
 
-    fn unlink(&mut self, at: u32, key: (PageRange, u32)) -> u32 {
+    fn unlink(&mut self, at: u32, key: Key) -> u32 {
         if at == key.1 {
             return self.merge(self.node(at).left, self.node(at).right);
         }
-        if less(key, (self.node(at).range, at)) {
+        if key < self.key(at) {
             let left = self.unlink(self.node(at).left, key);
             self.node_mut(at).left = left;
         } else {
@@ -314,9 +346,4 @@ impl<V> IntervalIndex<V> {
         self.refresh(at);
         at
     }
-}
-
-/// The order of the tree: by start, then by place, so that equal ranges coexist.
-fn less(one: (PageRange, u32), other: (PageRange, u32)) -> bool {
-    (one.0.start(), one.1) < (other.0.start(), other.1)
 }

@@ -11,12 +11,14 @@ use pagemirror_core::notify::Event;
 use pagemirror_core::source::Source;
 use pagemirror_core::space::AddressSpace;
 use pagemirror_core::wait::Deadline;
-use pagemirror_sync::{Arc, thread};
+use pagemirror_sync::{Arc, lane, thread};
 
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::index::Index;
-use crate::lease::Lease;
+use crate::lease::{Kind, Lease};
 use crate::registrar::{Access, Registrar};
+use crate::registry::{Leased, Registry};
 use crate::stats::{Counters, Stats, count};
 use crate::worker::{self, Bell, Deregistrations};
 
@@ -53,7 +55,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Shared<R: Registrar> {
     pub(crate) source: Arc<dyn Source>,
+    page_size: u64,
     pub(crate) registrar: R,
+    pub(crate) registry: Arc<Registry<R::Key>>,
+    hints: Hints,
     pub(crate) table: DeviceTable<Index<R::Key>>,
     pub(crate) options: Options,
     pub(crate) counters: Counters,
@@ -74,10 +79,14 @@ impl<R: Registrar> RegistrationCache<R> {
     /// When the worker's thread cannot be started.
     pub fn new(source: Arc<dyn Source>, registrar: R, options: Options) -> io::Result<Self> {
         let bell = Arc::new(Bell::new());
-        let table = DeviceTable::new(source.space(), Index::new(Arc::clone(&bell)));
+        let registry = Arc::new(Registry::new());
+        let table = DeviceTable::new(source.space(), Index::new(Arc::clone(&registry), Arc::clone(&bell)));
         let (counters, deregistrations) = (Counters::new(), Deregistrations::new());
         let options = Options { max_collisions: options.max_collisions.max(1), ..options };
-        let shared = Arc::new(Shared { source, registrar, table, options, counters, bell, deregistrations });
+        let (page_size, hints) = (source.page_size(), Hints::new());
+        let shared =
+            Shared { source, page_size, registrar, registry, hints, table, options, counters, bell, deregistrations };
+        let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
         let worker = thread::Builder::new().name("pagemirror-dereg".into()).spawn(move || worker::run(&theirs))?;
         Ok(Self { shared, worker: Some(worker) })
@@ -96,18 +105,36 @@ impl<R: Registrar> RegistrationCache<R> {
     /// # Blocking
     /// Sleeps while overlapping invalidations run, while the device registers, and while it has no room. Not inside a
     /// submission.
-    pub fn get(&self, address: VirtAddr, len: u64, access: Access, deadline: &Deadline<'_>) -> Result<Lease<R>, Error> {
+    #[inline(always)]
+    pub fn get(
+        &self,
+        address: VirtAddr,
+        len: u64,
+        access: Access,
+        deadline: &Deadline<'_>,
+    ) -> Result<Lease<'_, R>, Error> {
         let shared = &self.shared;
-        let range = PageRange::covering(address, len, shared.source.page_size())?;
-        if let Some(cause) = shared.space().gate().lost() {
-            return Err(Error::lost(range, cause));
+        let range = shared.range(address, len)?;
+        if let Some(leased) = shared.find_by_hint(range, access) {
+            return Ok(Lease::cached(shared, range, access, leased));
         }
-        if let Some(found) = shared.table.lock().find(range, access) {
-            count(&shared.counters.hits);
-            return Ok(Lease::cached(shared, range, access, found));
+        // Put together here, so that the way of a hit builds its lease in registers.
+        match shared.get_by_index(range, access, deadline) {
+            Ok(kind) => Ok(Lease { kind, range, access, shared }),
+            Err(error) => Err(error),
         }
-        count(&shared.counters.misses);
-        shared.fault(range, access, deadline)
+    }
+
+    /// A lease on a registration that is there already. `None` when there is none: nothing is registered, and nothing is waited
+    /// for but the device lock, which is held for moments.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when it is no range; [`Error::Wait`] when coherence is lost.
+    pub fn try_get(&self, address: VirtAddr, len: u64, access: Access) -> Result<Option<Lease<'_, R>>, Error> {
+        let shared = &self.shared;
+        let range = shared.range(address, len)?;
+        let found = shared.find_by_hint(range, access).or_else(|| shared.find_in_index(range, access));
+        Ok(found.map(|leased| Lease::cached(shared, range, access, leased)))
     }
 
     /// Gives up every registration that overlaps the `len` bytes at `address`, as an invalidation does.
@@ -144,6 +171,52 @@ impl<R: Registrar> RegistrationCache<R> {
 }
 
 impl<R: Registrar> Shared<R> {
+    /// A lease, when there is no hint where to find the registration: there may be one all the same.
+    #[cold]
+    #[inline(never)]
+    fn get_by_index(&self, range: PageRange, access: Access, deadline: &Deadline<'_>) -> Result<Kind<'_>, Error> {
+        if let Some(leased) = self.find_in_index(range, access) {
+            return Ok(Kind::Cached(leased));
+        }
+        count(&self.counters.misses);
+        let kind = self.fault(range, access, deadline)?;
+        if let Kind::Cached(leased) = &kind {
+            self.file_hint(range, *leased);
+        }
+        Ok(kind)
+    }
+
+    /// The pages that are asked for, while coherence is not lost.
+    #[inline(always)]
+    fn range(&self, address: VirtAddr, len: u64) -> Result<PageRange, Error> {
+        let range = PageRange::covering(address, len, self.page_size)?;
+        match self.space().gate().lost() {
+            None => Ok(range),
+            Some(cause) => Err(Error::lost(range, cause)),
+        }
+    }
+
+    #[inline(always)]
+    fn find_by_hint(&self, range: PageRange, access: Access) -> Option<Leased<'_>> {
+        let lane = lane();
+        let found = self.hints.find(range.start(), |id| self.registry.lease(lane, id, range, access))?;
+        self.counters.hit(lane);
+        Some(found)
+    }
+
+    /// Asks the index, under the device lock, and leaves a hint.
+    fn find_in_index(&self, range: PageRange, access: Access) -> Option<Leased<'_>> {
+        let found = self.table.lock().find(&self.registry, range, access)?;
+        self.counters.hit(lane());
+        self.file_hint(range, found);
+        Some(found)
+    }
+
+    fn file_hint(&self, range: PageRange, leased: Leased<'_>) {
+        let stands = |id| self.registry.places.get(id).is_some_and(|place| place.state().is_live());
+        self.hints.file(range.start(), leased.id(), stands);
+    }
+
     pub(crate) fn space(&self) -> &AddressSpace {
         self.table.space()
     }

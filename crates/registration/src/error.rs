@@ -96,6 +96,7 @@ impl Error {
         }
     }
 
+    #[cold]
     pub(crate) fn lost(range: PageRange, cause: LostCause) -> Self {
         Self::Wait(CoreError::Lost { range, cause })
     }

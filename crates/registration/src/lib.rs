@@ -29,11 +29,13 @@
 
 mod cache;
 mod error;
+mod hints;
 mod index;
 mod lease;
 mod miss;
+mod place;
 mod registrar;
-mod registration;
+mod registry;
 mod stats;
 mod tracked;
 mod uses;
@@ -43,8 +45,8 @@ mod worker;
 pub use cache::{Freshness, Options, RegistrationCache};
 pub use error::{Error, ErrorKind};
 pub use lease::Lease;
-pub use registrar::{Access, RegisterError, RegisterErrorKind, Registered, Registrar};
+pub use registrar::{Access, Key, RegisterError, RegisterErrorKind, Registered, Registrar};
 pub use stats::{Invalidations, Stats, WaitCause, Waits};
 pub use tracked::Tracked;
-pub use uses::Use;
+pub use uses::{OwnedUse, Use};
 pub use verified::Verified;
