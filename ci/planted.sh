@@ -44,7 +44,7 @@ deregister-before-last-use  last_use_after_revocation
 evicts-leased               eviction_and_lease_drop
 lease-looks-once            eviction_against_lease_and_use
 uses-before-leases          eviction_against_lease_and_use
-worker-does-not-settle      get_against_invalidation
+worker-does-not-settle      begin_against_requested_eviction
 "
 
 linux="

@@ -67,25 +67,15 @@ pub struct Holds {
 /// A slot that is held. Give it back once.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "what is held stays held until it is given back"]
-pub struct Hold<'h> {
-    slot: &'h AtomicU64,
-    number: NonZeroU32,
-}
+pub struct Hold<'h>(&'h AtomicU64);
 
 impl Hold<'_> {
-    /// The slot's number, for who cannot keep the borrow: [`Holds::give_back_numbered`].
-    #[inline(always)]
-    #[must_use]
-    pub fn number(self) -> NonZeroU32 {
-        self.number
-    }
-
     /// Gives back what was held. On any thread.
     #[inline(always)]
     pub fn give_back(self) {
         // ORDERING: Release pairs with `any`: what the holder did is over.
         let order = if planted("give-back-relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        self.slot.store(0, order);
+        self.0.store(0, order);
     }
 }
 
@@ -103,7 +93,7 @@ impl Holds {
     #[inline]
     pub fn take(&self, lane: Lane, name: u32) -> Option<Hold<'_>> {
         let row = &self.rows[lane.index()];
-        let taken = row.slot(lane, |slot| {
+        let taken = row.slot(|slot| {
             // ORDERING: SeqCst keeps the order to the caller's look (# Interleavings).
             slot.compare_exchange(0, u64::from(name) + 1, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         });
@@ -120,7 +110,7 @@ impl Holds {
         let row = &self.rows[lane.index()];
         let word = u64::from(name) + 1;
         if lane.is_exclusive() {
-            row.slot(lane, |slot| {
+            row.slot(|slot| {
                 // ORDERING: Acquire pairs with `give_back`. The store is published by leaving the section, and nobody else
                 // takes a slot of this lane.
                 let free = slot.load(Ordering::Acquire) == 0;
@@ -131,16 +121,24 @@ impl Holds {
             })
         } else {
             // ORDERING: as above; others may be after the same slot.
-            row.slot(lane, |slot| slot.compare_exchange(0, word, Ordering::Acquire, Ordering::Relaxed).is_ok())
+            row.slot(|slot| slot.compare_exchange(0, word, Ordering::Acquire, Ordering::Relaxed).is_ok())
         }
+    }
+
+    /// The number of a slot that is held, for who cannot keep the borrow. Looks in `lane` first.
+    #[must_use]
+    pub fn number(&self, lane: Lane, hold: Hold<'_>) -> Option<NonZeroU32> {
+        let lanes = std::iter::once(lane.index()).chain(lanes_in_use());
+        let numbers = lanes.flat_map(|lane| (0..SLOTS).map(move |at| (lane, at)));
+        let (lane, at) = numbers.into_iter().find(|(lane, at)| std::ptr::eq(&self.rows[*lane].slots[*at], hold.0))?;
+        NonZeroU32::new((lane * SLOTS + at + 1) as u32)
     }
 
     /// As [`Hold::give_back`], by the number of the hold.
     pub fn give_back_numbered(&self, number: NonZeroU32) {
-        let (row, slot) = (number.get() as usize / (SLOTS + 1), number.get() as usize % (SLOTS + 1));
-        let slot = self.rows.get(row).and_then(|row| row.slots.get(slot.wrapping_sub(1)));
-        if let Some(slot) = slot {
-            Hold { slot, number }.give_back();
+        let at = number.get() as usize - 1;
+        if let Some(slot) = self.rows.get(at / SLOTS).map(|row| &row.slots[at % SLOTS]) {
+            Hold(slot).give_back();
         }
     }
 
@@ -169,31 +167,24 @@ impl Holds {
 impl Row {
     /// The first of a few slots that `take` takes.
     #[inline(always)]
-    fn slot(&self, lane: Lane, take: impl Fn(&AtomicU64) -> bool) -> Option<Hold<'_>> {
+    fn slot(&self, take: impl Fn(&AtomicU64) -> bool) -> Option<Hold<'_>> {
         // ORDERING: Relaxed; a hint.
         let hint = self.hint.load(Ordering::Relaxed) as usize;
         if let Some(slot) = self.slots.get(hint)
             && take(slot)
         {
-            return hold(lane, hint, slot);
+            return Some(Hold(slot));
         }
-        self.other_slot(lane, hint, take)
+        self.other_slot(hint, take)
     }
 
     #[cold]
     #[inline(never)]
-    fn other_slot(&self, lane: Lane, hint: usize, take: impl Fn(&AtomicU64) -> bool) -> Option<Hold<'_>> {
+    fn other_slot(&self, hint: usize, take: impl Fn(&AtomicU64) -> bool) -> Option<Hold<'_>> {
         let found = (hint + 1..=hint + LOOKS).map(|at| at % SLOTS).find(|at| take(&self.slots[*at]))?;
         self.hint.store(found as u64, Ordering::Relaxed);
-        hold(lane, found, &self.slots[found])
+        Some(Hold(&self.slots[found]))
     }
-}
-
-/// The name of a slot: never zero, because slots of a row are counted from one.
-#[inline(always)]
-fn hold(lane: Lane, at: usize, slot: &AtomicU64) -> Option<Hold<'_>> {
-    let number = NonZeroU32::new((lane.index() * (SLOTS + 1) + at + 1) as u32)?;
-    Some(Hold { slot, number })
 }
 
 impl fmt::Debug for Holds {

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
-use pagemirror_core::device::{DeviceTable, Mappings};
+use pagemirror_core::device::DeviceTable;
 use pagemirror_core::gate::LostCause;
 use pagemirror_core::notify::Event;
 use pagemirror_core::source::Source;
@@ -16,6 +16,7 @@ use pagemirror_sync::{Arc, lane, thread};
 use crate::error::Error;
 use crate::hints::Hints;
 use crate::index::Index;
+use crate::journal::{Cause, RECORDS, Taken};
 use crate::lease::{Kind, Lease};
 use crate::registrar::{Access, Registrar};
 use crate::registry::{Leased, Registry};
@@ -150,6 +151,29 @@ impl<R: Registrar> RegistrationCache<R> {
         Ok(())
     }
 
+    /// Gives up every registration, and goes on. What is in use is let go when its last use was given back.
+    ///
+    /// # Blocking
+    /// Takes the device lock for some nanoseconds for each registration. Not inside a submission.
+    pub fn flush(&self) {
+        self.shared.table.lock().take_away(PageRange::ALL, Cause::Flushed);
+    }
+
+    /// Why registrations of the `len` bytes at `address` are gone: the last ones that ended, the oldest first, each with what
+    /// ended it and when. Which thread called is known to nobody: the kernel does not say.
+    ///
+    /// # Errors
+    /// When it is no range.
+    ///
+    /// # Blocking
+    /// Holds the device lock for some microseconds. Not inside a submission.
+    pub fn explain(&self, address: VirtAddr, len: u64) -> Result<Vec<Taken>, Error> {
+        let range = PageRange::covering(address, len, self.shared.page_size)?;
+        let mut known = Vec::with_capacity(RECORDS);
+        self.shared.table.lock().explain(range, &mut known);
+        Ok(known)
+    }
+
     /// A copy of the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -246,7 +270,7 @@ impl<R: Registrar> RegistrationCache<R> {
     }
 
     fn give_up(&self) {
-        self.shared.table.lock().revoke(PageRange::ALL, Event::Requested);
+        self.flush();
         self.shared.deregistrations.close();
         self.shared.bell.ring();
     }

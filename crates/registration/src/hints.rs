@@ -47,11 +47,16 @@ impl Hints {
     #[inline(always)]
     pub(crate) fn find<T>(&self, start: VirtAddr, fits: impl Fn(PlaceId) -> Option<T>) -> Option<T> {
         let (line, tag) = self.line(start)?;
-        line.0.iter().find_map(|hint| {
+        for hint in &line.0 {
             // ORDERING: Relaxed; a hint. The place is reached through its own words.
             let word = hint.load(Ordering::Relaxed);
-            if (word >> 32) as u32 == tag { fits(PlaceId(word as u32)) } else { None }
-        })
+            if (word >> 32) as u32 == tag
+                && let Some(found) = fits(PlaceId(word as u32))
+            {
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// Files a hint, in place of one of the same page that does not `stand`, in a free way, or in place of any. Makes a larger

@@ -6,6 +6,7 @@ use pagemirror_core::interval::{IntervalIndex, Spare};
 use pagemirror_core::notify::Event;
 use pagemirror_sync::{Arc, lane};
 
+use crate::journal::{Cause, Entry, Journal, Taken};
 use crate::place::PlaceId;
 use crate::registrar::{Access, Key};
 use crate::registry::{Leased, Registry};
@@ -52,6 +53,7 @@ pub(crate) struct Index<K: Key> {
     /// Where the evicting hand stands.
     hand: usize,
     invalidations: Invalidations,
+    journal: Journal,
     bell: Arc<Bell>,
 }
 
@@ -70,24 +72,42 @@ impl<K: Key> Mappings for Index<K> {
 
     /// Revoking is marking stale and taking out of the index; letting go of the pages is the worker's part.
     fn revoke(&mut self, range: PageRange, event: Event) {
-        let (registry, bytes) = (&self.registry, &mut self.bytes);
-        let revoked = self.intervals.retire_overlapping(range, |id| {
+        let revoked = self.take_away(range, Cause::Invalidated { event, range });
+        self.invalidations.count(event, revoked);
+    }
+}
+
+impl<K: Key> Index<K> {
+    /// Ends every registration that overlaps `range`. Says how many there were.
+    pub(crate) fn take_away(&mut self, range: PageRange, cause: Cause) -> u64 {
+        let (registry, bytes, journal) = (&self.registry, &mut self.bytes, &mut self.journal);
+        let mut entry = Entry::new(cause);
+        self.intervals.retire_overlapping(range, |id| {
             if let Some(place) = registry.places.get(*id) {
-                *bytes -= place.range().len();
+                let registered = place.range();
+                *bytes -= registered.len();
                 place.kill();
+                journal.note(&mut entry, registered);
             }
         });
-        self.invalidations.count(event, revoked as u64);
-        if revoked > 0 {
+        let taken = journal.end(&entry);
+        if taken > 0 {
             self.bell.ring();
         }
+        taken
+    }
+
+    /// What is known of registrations of `range` that ended. `out` has room for every record.
+    pub(crate) fn explain(&self, range: PageRange, out: &mut Vec<Taken>) {
+        self.journal.copy_of(range, out);
     }
 }
 
 impl<K: Key> Index<K> {
     pub(crate) fn new(registry: Arc<Registry<K>>, bell: Arc<Bell>) -> Self {
         let (intervals, invalidations) = (IntervalIndex::default(), Invalidations::default());
-        Self { registry, intervals, free: Vec::new(), bytes: 0, hand: 0, invalidations, bell }
+        let journal = Journal::new();
+        Self { registry, intervals, free: Vec::new(), bytes: 0, hand: 0, invalidations, journal, bell }
     }
 
     /// A lease on a live registration that covers `range`. `registry` is the one that the index was made over.
@@ -126,7 +146,10 @@ impl<K: Key> Index<K> {
             self.hand = next;
             if self.registry.evict_if_idle(id) {
                 self.intervals.retire(entry);
-                self.bytes -= self.registry.places.get(id).map_or(0, |place| place.range().len());
+                if let Some(evicted) = self.registry.places.get(id).map(|place| place.range()) {
+                    self.bytes -= evicted.len();
+                    self.journal.note(&mut Entry::new(Cause::Evicted), evicted);
+                }
                 self.bell.ring();
                 return Eviction::Evicted;
             }
@@ -147,6 +170,11 @@ impl<K: Key> Index<K> {
     /// How many registrations are live.
     pub(crate) fn len(&self) -> usize {
         self.intervals.len()
+    }
+
+    /// How many bytes they cover.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn invalidations(&self) -> Invalidations {

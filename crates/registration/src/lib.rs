@@ -31,6 +31,7 @@ mod cache;
 mod error;
 mod hints;
 mod index;
+mod journal;
 mod lease;
 mod miss;
 mod place;
@@ -44,6 +45,7 @@ mod worker;
 
 pub use cache::{Freshness, Options, RegistrationCache};
 pub use error::{Error, ErrorKind};
+pub use journal::{Cause, Taken};
 pub use lease::Lease;
 pub use registrar::{Access, Key, RegisterError, RegisterErrorKind, Registered, Registrar};
 pub use stats::{Invalidations, Stats, WaitCause, Waits};

@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::hold::{Hold, Holds};
-use pagemirror_sync::{Lane, planted};
+use pagemirror_sync::{Lane, lane, planted};
 
 use crate::place::{Place, PlaceId, Places, State};
 use crate::registrar::{Access, Key, Registered};
@@ -28,24 +28,11 @@ pub(crate) struct Registry<K> {
     uses: Holds,
 }
 
-/// A use without a borrow: its place (upper half) and the hold on it (lower half; zero: counted in the place).
+/// A use without a borrow: its place, and the number of its hold. None: counted in the place.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Name(u64);
-
-impl Name {
-    #[inline(always)]
-    fn new(id: PlaceId, hold: Option<Hold<'_>>) -> Self {
-        Self(u64::from(id.0) << 32 | hold.map_or(0, |hold| u64::from(hold.number().get())))
-    }
-
-    #[inline(always)]
-    fn id(self) -> PlaceId {
-        PlaceId((self.0 >> 32) as u32)
-    }
-
-    fn hold(self) -> Option<NonZeroU32> {
-        NonZeroU32::new(self.0 as u32)
-    }
+pub(crate) struct Name {
+    id: PlaceId,
+    hold: Option<NonZeroU32>,
 }
 
 /// A registration that is leased. Give it back once.
@@ -75,13 +62,6 @@ pub(crate) struct Begun<'c> {
     place: &'c Place,
     id: PlaceId,
     hold: Option<Hold<'c>>,
-}
-
-impl Begun<'_> {
-    /// Its name, for who cannot keep the borrow.
-    pub(crate) fn name(self) -> Name {
-        Name::new(self.id, self.hold)
-    }
 }
 
 impl<K: Key> Registry<K> {
@@ -143,10 +123,15 @@ impl<K: Key> Registry<K> {
         !begun.place.state().is_live()
     }
 
+    /// The name of a use, for who cannot keep the borrow.
+    pub(crate) fn name(&self, begun: Begun<'_>) -> Name {
+        Name { id: begun.id, hold: begun.hold.and_then(|hold| self.uses.number(lane(), hold)) }
+    }
+
     /// As [`end_use`](Self::end_use), by the use's name.
     pub(crate) fn end_named(&self, name: Name) -> bool {
-        let Some(place) = self.places.get(name.id()) else { return false };
-        match name.hold() {
+        let Some(place) = self.places.get(name.id) else { return false };
+        match name.hold {
             Some(number) => self.uses.give_back_numbered(number),
             None => place.uncount_use(),
         }

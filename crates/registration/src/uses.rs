@@ -48,7 +48,7 @@ const PROBE_NAP: Duration = Duration::from_micros(100);
 pub struct Use<'c, R: Registrar> {
     /// What a use of one lease holds. Those of several are all in `rest`.
     first: Option<Begun<'c>>,
-    rest: Vec<Held<R::Key>>,
+    rest: Option<Box<Rest<R::Key>>>,
     shared: &'c Arc<Shared<R>>,
 }
 
@@ -56,9 +56,12 @@ pub struct Use<'c, R: Registrar> {
 #[must_use = "give the use back when the device has completed"]
 pub struct OwnedUse<R: Registrar> {
     first: Option<Name>,
-    rest: Vec<Held<R::Key>>,
+    rest: Option<Box<Rest<R::Key>>>,
     shared: Arc<Shared<R>>,
 }
+
+/// What a use of several leases holds. Apart, so that a use of one is small.
+struct Rest<K>(Vec<Held<K>>);
 
 enum Held<K> {
     /// A registration of the cache.
@@ -148,7 +151,7 @@ impl<R: Registrar> Shared<R> {
             drop(section);
             return Err(self.refuse_stale(range));
         };
-        let using = Use { first: Some(begun), rest: Vec::new(), shared: self };
+        let using = Use { first: Some(begun), rest: None, shared: self };
         Ok(self.submit(section, using, || submit(&[registered])))
     }
 
@@ -166,9 +169,9 @@ impl<R: Registrar> Shared<R> {
             return Err(Error::Nested);
         }
         // Both have room for all: nothing is allocated in the section.
-        let held = Vec::with_capacity(leases.len());
+        let rest = Some(Box::new(Rest(Vec::with_capacity(leases.len()))));
         let mut registered: SmallVec<[Registered<R::Key>; INLINE]> = SmallVec::with_capacity(leases.len());
-        let mut using = Use { first: None, rest: held, shared: self };
+        let mut using = Use { first: None, rest, shared: self };
         for lease in leases {
             using.register_one_shot(lease, deadline)?;
         }
@@ -178,7 +181,7 @@ impl<R: Registrar> Shared<R> {
             match &lease.kind {
                 Kind::Cached(leased) => match self.registry.begin_use(section.lane(), *leased) {
                     Some((begun, found)) => {
-                        using.rest.push(Held::Cached(begun.name()));
+                        using.rest().push(Held::Cached(self.registry.name(begun)));
                         registered.push(found);
                     }
                     None => {
@@ -188,7 +191,7 @@ impl<R: Registrar> Shared<R> {
                 },
                 Kind::OneShot(_) => {
                     // Those for one use are at the front of what is held, in their own order.
-                    registered.extend(using.rest.get(made).and_then(Held::one_shot));
+                    registered.extend(using.rest().get(made).and_then(Held::one_shot));
                     made += 1;
                 }
             }
@@ -240,8 +243,13 @@ impl<R: Registrar> Use<'_, R> {
     /// The same use, no longer bound to the borrow of the cache: for keeping uses beside it, until the device says that they
     /// have completed. Costs two changes of a count that all threads share.
     pub fn into_owned(mut self) -> OwnedUse<R> {
-        let (first, rest) = (self.first.take(), std::mem::take(&mut self.rest));
-        OwnedUse { first: first.map(Begun::name), rest, shared: Arc::clone(self.shared) }
+        let (first, rest) = (self.first.take(), self.rest.take());
+        let first = first.map(|begun| self.shared.registry.name(begun));
+        OwnedUse { first, rest, shared: Arc::clone(self.shared) }
+    }
+
+    fn rest(&mut self) -> &mut Vec<Held<R::Key>> {
+        &mut self.rest.get_or_insert_with(|| Box::new(Rest(Vec::new()))).0
     }
 
     /// What is for one use is registered here, after the request has arrived, and shared with nobody.
@@ -252,7 +260,7 @@ impl<R: Registrar> Use<'_, R> {
             return Err(Error::Stale { range: lease.range });
         }
         let key = self.shared.register_key(lease.range, lease.access, deadline)?;
-        self.rest.push(Held::OneShot(Registered { key, range: lease.range }));
+        self.rest().push(Held::OneShot(Registered { key, range: lease.range }));
         Ok(())
     }
 }
@@ -261,9 +269,9 @@ impl<R: Registrar> Shared<R> {
     /// Gives a use of several back. Says whether the worker may be waiting for that.
     #[cold]
     #[inline(never)]
-    fn end_rest(&self, rest: Vec<Held<R::Key>>) -> bool {
+    fn end_rest(&self, rest: Option<Box<Rest<R::Key>>>) -> bool {
         let mut finished = false;
-        for held in rest {
+        for held in rest.into_iter().flat_map(|rest| rest.0) {
             match held {
                 Held::Cached(name) => finished |= self.registry.end_named(name),
                 Held::OneShot(registered) => {
@@ -289,8 +297,8 @@ impl<R: Registrar> Drop for Use<'_, R> {
     #[inline(always)]
     fn drop(&mut self) {
         let mut finished = self.first.is_some_and(|begun| self.shared.registry.end_use(begun));
-        if !self.rest.is_empty() {
-            finished |= self.shared.end_rest(std::mem::take(&mut self.rest));
+        if let Some(rest) = self.rest.take() {
+            finished |= self.shared.end_rest(Some(rest));
         }
         if finished {
             self.shared.bell.ring();
@@ -308,7 +316,7 @@ impl<R: Registrar> OwnedUse<R> {
 impl<R: Registrar> Drop for OwnedUse<R> {
     fn drop(&mut self) {
         let finished = self.first.is_some_and(|name| self.shared.registry.end_named(name));
-        if self.shared.end_rest(std::mem::take(&mut self.rest)) || finished {
+        if self.shared.end_rest(self.rest.take()) || finished {
             self.shared.bell.ring();
         }
     }
@@ -323,7 +331,7 @@ impl<R: Registrar> fmt::Debug for OwnedUse<R> {
 impl<R: Registrar> fmt::Debug for Use<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Use")
-            .field("leases", &(self.rest.len() + usize::from(self.first.is_some())))
+            .field("leases", &(self.rest.as_ref().map_or(0, |rest| rest.0.len()) + usize::from(self.first.is_some())))
             .finish_non_exhaustive()
     }
 }

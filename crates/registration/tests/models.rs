@@ -133,6 +133,24 @@ fn eviction_against_lease_and_use() {
     });
 }
 
+/// What somebody asks to be given up, without the pump and its gate, beside a use that is just being begun.
+#[test]
+fn begin_against_requested_eviction() {
+    explore(|| {
+        let process = Process::new(1);
+        let device = Device::new(&process, 2);
+        let cache = cache(&process, &device);
+        let other = {
+            let cache = Arc::clone(&cache);
+            thread::spawn(move || cache.evict(address(0), model::PAGE).unwrap())
+        };
+        send(&process, &device, &cache, 0);
+        send(&process, &device, &cache, 0);
+        other.join().unwrap();
+        close(unwrap_cache(cache), &device);
+    });
+}
+
 /// A revoked registration stays until its last use is given back, and its slot goes to nobody else before.
 #[test]
 fn last_use_after_revocation() {
