@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
 use pagemirror_core::device::DeviceTable;
@@ -14,6 +14,7 @@ use pagemirror_core::wait::Deadline;
 use pagemirror_sync::{Arc, lane, thread};
 
 use crate::error::Error;
+use crate::fetch::{Fetches, Get};
 use crate::hints::Hints;
 use crate::index::Index;
 use crate::journal::{Cause, RECORDS, Taken};
@@ -42,12 +43,18 @@ pub struct Options {
     pub freshness: Freshness,
     /// Attempts before a miss is served once without being cached. At least one.
     pub max_collisions: u32,
+    /// Registrations that are kept at most. A miss beyond evicts what was not asked for lately and nobody holds; when everything is
+    /// held, it is served once without being cached.
+    pub max_entries: usize,
+    /// Bytes that they cover at most, by the same rule. Ranges that overlap count each.
+    pub max_bytes: u64,
 }
 
 impl Default for Options {
-    /// Strict; eight attempts: a range that is invalidated eight times while it is being registered is not worth caching.
+    /// Strict; eight attempts: a range that is invalidated eight times while it is being registered is not worth caching. No
+    /// limits but the device's own.
     fn default() -> Self {
-        Self { freshness: Freshness::Strict, max_collisions: 8 }
+        Self { freshness: Freshness::Strict, max_collisions: 8, max_entries: usize::MAX, max_bytes: u64::MAX }
     }
 }
 
@@ -65,6 +72,7 @@ pub(crate) struct Shared<R: Registrar> {
     pub(crate) counters: Counters,
     pub(crate) bell: Arc<Bell>,
     pub(crate) deregistrations: Deregistrations<R::Key>,
+    pub(crate) fetches: Arc<Fetches>,
 }
 
 /// Registrations of ordinary process memory that follow what the process does to it. See the crate's text.
@@ -83,10 +91,22 @@ impl<R: Registrar> RegistrationCache<R> {
         let registry = Arc::new(Registry::new());
         let table = DeviceTable::new(source.space(), Index::new(Arc::clone(&registry), Arc::clone(&bell)));
         let (counters, deregistrations) = (Counters::new(), Deregistrations::new());
+        let fetches = Arc::new(Fetches::new());
         let options = Options { max_collisions: options.max_collisions.max(1), ..options };
         let (page_size, hints) = (source.page_size(), Hints::new());
-        let shared =
-            Shared { source, page_size, registrar, registry, hints, table, options, counters, bell, deregistrations };
+        let shared = Shared {
+            source,
+            page_size,
+            registrar,
+            registry,
+            hints,
+            table,
+            options,
+            counters,
+            bell,
+            deregistrations,
+            fetches,
+        };
         let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
         let worker = thread::Builder::new().name("pagemirror-dereg".into()).spawn(move || worker::run(&theirs))?;
@@ -134,8 +154,34 @@ impl<R: Registrar> RegistrationCache<R> {
     pub fn try_get(&self, address: VirtAddr, len: u64, access: Access) -> Result<Option<Lease<'_, R>>, Error> {
         let shared = &self.shared;
         let range = shared.range(address, len)?;
-        let found = shared.find_by_hint(range, access).or_else(|| shared.find_in_index(range, access));
-        Ok(found.map(|leased| Lease::cached(shared, range, access, leased)))
+        Ok(shared.find(range, access).map(|leased| Lease::cached(shared, range, access, leased)))
+    }
+
+    /// [`get`](Self::get) for an asynchronous program, with any executor, waiting for at most `limit`. A hit is ready at once;
+    /// a miss is made by a thread of the cache, which is started with the first one and serves one after the other. Dropping
+    /// the future cancels it.
+    pub fn get_async(&self, address: VirtAddr, len: u64, access: Access, limit: Duration) -> Get<'_, R> {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let range = self.shared.range(address, len);
+        Get::new(&self.shared, range, access, Instant::now() + limit.min(YEAR))
+    }
+
+    /// Registers the `len` bytes at `address` ahead of their first use. Says whether they are cached now: not when the range is
+    /// in doubt, collides too often, or finds no room.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Blocking
+    /// As [`get`](Self::get).
+    pub fn prefetch(
+        &self,
+        address: VirtAddr,
+        len: u64,
+        access: Access,
+        deadline: &Deadline<'_>,
+    ) -> Result<bool, Error> {
+        self.get(address, len, access, deadline).map(|lease| !lease.is_one_shot())
     }
 
     /// Gives up every registration that overlaps the `len` bytes at `address`, as an invalidation does.
@@ -178,10 +224,15 @@ impl<R: Registrar> RegistrationCache<R> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let space = self.shared.space();
+        let table = self.shared.table.lock();
+        let (invalidations, entries, bytes) = (table.invalidations(), table.len() as u64, table.bytes());
+        drop(table);
         Stats {
             conservative: pagemirror_core::collision::CollisionTracker::conservative(space.tracker()),
             doubt_overflows: space.doubt().overflows(),
-            invalidations: self.shared.table.lock().invalidations(),
+            invalidations,
+            entries,
+            bytes,
             lost: space.gate().lost(),
             ..self.shared.counters.snapshot()
         }
@@ -198,7 +249,12 @@ impl<R: Registrar> Shared<R> {
     /// A lease, when there is no hint where to find the registration: there may be one all the same.
     #[cold]
     #[inline(never)]
-    fn get_by_index(&self, range: PageRange, access: Access, deadline: &Deadline<'_>) -> Result<Kind<'_>, Error> {
+    pub(crate) fn get_by_index(
+        &self,
+        range: PageRange,
+        access: Access,
+        deadline: &Deadline<'_>,
+    ) -> Result<Kind<'_>, Error> {
         if let Some(leased) = self.find_in_index(range, access) {
             return Ok(Kind::Cached(leased));
         }
@@ -218,6 +274,11 @@ impl<R: Registrar> Shared<R> {
             None => Ok(range),
             Some(cause) => Err(Error::lost(range, cause)),
         }
+    }
+
+    /// A lease on what is there already.
+    pub(crate) fn find(&self, range: PageRange, access: Access) -> Option<Leased<'_>> {
+        self.find_by_hint(range, access).or_else(|| self.find_in_index(range, access))
     }
 
     #[inline(always)]
@@ -270,6 +331,7 @@ impl<R: Registrar> RegistrationCache<R> {
     }
 
     fn give_up(&self) {
+        self.shared.fetches.close();
         self.flush();
         self.shared.deregistrations.close();
         self.shared.bell.ring();

@@ -23,6 +23,11 @@ impl Kind<'_> {
     /// Nothing is registered yet. Counted by its reason.
     pub(crate) fn one_shot(reason: &AtomicU64) -> Self {
         count(reason);
+        Self::one_shot_granted()
+    }
+
+    /// The same, counted already.
+    pub(crate) fn one_shot_granted() -> Self {
         Self::OneShot(Box::new(AtomicBool::new(false)))
     }
 }

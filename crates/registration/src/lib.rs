@@ -29,6 +29,7 @@
 
 mod cache;
 mod error;
+mod fetch;
 mod hints;
 mod index;
 mod journal;
@@ -45,6 +46,7 @@ mod worker;
 
 pub use cache::{Freshness, Options, RegistrationCache};
 pub use error::{Error, ErrorKind};
+pub use fetch::Get;
 pub use journal::{Cause, Taken};
 pub use lease::Lease;
 pub use registrar::{Access, Key, RegisterError, RegisterErrorKind, Registered, Registrar};

@@ -33,12 +33,20 @@ impl<R: Registrar> Shared<R> {
             if self.is_in_doubt(range)? {
                 return Ok(Kind::one_shot(&self.counters.one_shots_in_doubt)); // 2. then whatever there is to ask
             }
+            if !self.make_way(range.len()) {
+                return Ok(Kind::one_shot(&self.counters.one_shots_over_limit));
+            }
             let key = self.register_key(range, access, by)?; // 3. read the page table: the device pins what is mapped
             let mut table = self.table_with_room(); // 4. the device lock
             if let Some(found) = table.find(&self.registry, range, access) {
                 drop(table);
                 self.undo(key); // somebody else was faster
                 return Ok(Kind::Cached(found));
+            }
+            if !self.fits(&table, range.len()) {
+                drop(table);
+                self.undo(key); // others have taken the room that was made
+                return Ok(Kind::one_shot(&self.counters.one_shots_over_limit));
             }
             match table.commit(&attempt) {
                 // 5. read_retry, under the device lock
@@ -121,6 +129,22 @@ impl<R: Registrar> Shared<R> {
         }
         self.counters.waited(WaitCause::Room, since);
         Ok(())
+    }
+
+    /// Evicts until one more registration of `len` bytes is within the cache's own limits. Says whether it is.
+    fn make_way(&self, len: u64) -> bool {
+        while !self.fits(&self.table.lock(), len) {
+            if len > self.options.max_bytes || !self.evict() {
+                return false;
+            }
+            count(&self.counters.evictions);
+        }
+        true
+    }
+
+    fn fits(&self, table: &Index<R::Key>, len: u64) -> bool {
+        let bytes = table.bytes().checked_add(len);
+        table.len() < self.options.max_entries && bytes.is_some_and(|bytes| bytes <= self.options.max_bytes)
     }
 
     /// Sends the evicting hand round, twice at most: the first round only notes what was not asked for since.

@@ -91,6 +91,12 @@ pub struct Stats {
     pub one_shots_in_doubt: u64,
     /// Leases for one use because every attempt collided.
     pub one_shots_contended: u64,
+    /// Leases for one use because the cache's own limits left no room.
+    pub one_shots_over_limit: u64,
+    /// Registrations that are live now.
+    pub entries: u64,
+    /// Bytes that they cover.
+    pub bytes: u64,
     /// Uses begun.
     pub uses: u64,
     /// Uses refused because a lease was stale.
@@ -122,6 +128,7 @@ pub(crate) struct Counters {
     pub(crate) false_retries: AtomicU64,
     pub(crate) one_shots_in_doubt: AtomicU64,
     pub(crate) one_shots_contended: AtomicU64,
+    pub(crate) one_shots_over_limit: AtomicU64,
     pub(crate) stale: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) register_failures: AtomicU64,
@@ -167,6 +174,7 @@ impl Counters {
             false_retries: zero(),
             one_shots_in_doubt: zero(),
             one_shots_contended: zero(),
+            one_shots_over_limit: zero(),
             stale: zero(),
             evictions: zero(),
             register_failures: zero(),
@@ -204,6 +212,7 @@ impl Counters {
             false_retries: load(&self.false_retries),
             one_shots_in_doubt: load(&self.one_shots_in_doubt),
             one_shots_contended: load(&self.one_shots_contended),
+            one_shots_over_limit: load(&self.one_shots_over_limit),
             uses: self.lanes.iter().map(|lane| load(&lane.uses)).sum(),
             stale: load(&self.stale),
             evictions: load(&self.evictions),
