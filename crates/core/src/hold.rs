@@ -48,7 +48,7 @@ use pagemirror_sync::{LANES, Lane, fence_for_loom, lanes_in_use, planted};
 
 /// Slots of one lane: what a thread holds at a time beyond this, or what it does not find room for at once, is counted
 /// elsewhere. One less than a power of two, so that a lane with its hint fills whole lines.
-const SLOTS: usize = if cfg!(any(loom, shuttle)) { 1 } else { 31 };
+const SLOTS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 31 };
 /// Slots that are looked at before the lane is called full.
 const LOOKS: usize = if SLOTS < 4 { SLOTS } else { 4 };
 

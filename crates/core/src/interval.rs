@@ -12,11 +12,15 @@ use crate::addr::PageRange;
 
 const NONE: u32 = u32::MAX;
 
+/// A line of its own, so that a search loads one line for each level.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Node<V> {
     range: PageRange,
     /// The largest end in the subtree of this node.
     reach: u64,
+    /// The largest end in the subtree of its left child, so that a search need not look there to go right.
+    left_reach: u64,
     priority: u32,
     left: u32,
     /// The right child; in a retired or free node the next of its list.
@@ -105,6 +109,7 @@ impl<V> IntervalIndex<V> {
         let node = Node {
             range,
             reach: range.end().get(),
+            left_reach: 0,
             priority: self.next_priority(),
             left: NONE,
             right: NONE,
@@ -257,8 +262,10 @@ impl<V> IntervalIndex<V> {
     fn refresh(&mut self, at: u32) {
         let reach = |child: u32| if child == NONE { 0 } else { self.node(child).reach };
         let node = self.node(at);
-        let widest = node.range.end().get().max(reach(node.left)).max(reach(node.right));
-        self.node_mut(at).reach = widest;
+        let left_reach = reach(node.left);
+        let widest = node.range.end().get().max(left_reach).max(reach(node.right));
+        let node = self.node_mut(at);
+        (node.reach, node.left_reach) = (widest, left_reach);
     }
 
     /// Visits what overlaps `range` below `at`, until `stop` says so.
@@ -286,14 +293,23 @@ impl<V> IntervalIndex<V> {
         self.visit(node.right, range, stop)
     }
 
+    /// The overlapping entry that begins first, by one path down the tree: when something on the left reaches beyond the start
+    /// of `range`, then either it overlaps, or it begins behind the end of `range`, and so does everything on the right.
     fn first_overlapping(&self, range: PageRange) -> Option<(EntryId, &V)> {
-        let mut first = None;
-        self.visit(self.root, range, &mut |at, node| {
-            let value = node.value.as_ref()?;
-            first = Some((EntryId(at), value));
-            Some(())
-        });
-        first
+        let mut at = self.root;
+        while at != NONE {
+            let node = self.node(at);
+            at = if node.left_reach > range.start().get() {
+                node.left
+            } else if node.range.overlaps(range) {
+                return node.value.as_ref().map(|value| (EntryId(at), value));
+            } else if node.range.start() < range.end() {
+                node.right
+            } else {
+                NONE
+            };
+        }
+        None
     }
 
     /// Splits into what lies before `key` and the rest.

@@ -145,8 +145,12 @@ impl<K: Key> Registry<K> {
             return false;
         }
         place.begin_leaving();
-        let (leased, used) = (|| self.leases.any(id.0), || self.uses.any(id.0));
-        let held = if planted("uses-before-leases") { used() || leased() } else { leased() || used() };
+        let in_order = [&self.leases, &self.uses];
+        let held = if planted("uses-before-leases") {
+            in_order.iter().rev().any(|holds| holds.any(id.0))
+        } else {
+            in_order.iter().any(|holds| holds.any(id.0))
+        };
         // Counted ones first and last: a use that is counted may belong to a lease that is not, and the other way round.
         let idle = !place.is_counted() && !held && !place.is_counted();
         if idle || planted("evicts-leased") {
