@@ -54,14 +54,11 @@ fn one_thread(regions: u64, rows: &mut Vec<Row>) {
     let (order, until) = (order(regions), deadline());
     type Case<'c> = (&'static str, Box<dyn FnMut() -> f64 + 'c>);
     let mut cases: Vec<Case<'_>> = vec![
-        ("hit, ordered", Box::new(|| nanos(&order, |region| drop(black_box(hit(&ordered, region, &until)))))),
-        (
-            "hit by begin_at, ordered",
-            Box::new(|| nanos(&order, |region| drop(black_box(hit_at(&ordered, region, &until))))),
-        ),
-        ("hit, strict, probe free", Box::new(|| nanos(&order, |region| drop(black_box(hit(&strict, region, &until)))))),
-        ("baseline: mutex and map", Box::new(|| nanos(&order, |region| drop(black_box(map.hit(region)))))),
-        ("baseline: global sequence", Box::new(|| nanos(&order, |region| drop(black_box(sequence.hit(region)))))),
+        ("hit, ordered", Box::new(|| nanos(&order, |region| keep(hit(&ordered, region, &until))))),
+        ("hit by begin_at, ordered", Box::new(|| nanos(&order, |region| keep(hit_at(&ordered, region, &until))))),
+        ("hit, strict, probe free", Box::new(|| nanos(&order, |region| keep(hit(&strict, region, &until))))),
+        ("baseline: mutex and map", Box::new(|| nanos(&order, |region| keep(map.hit(region))))),
+        ("baseline: global sequence", Box::new(|| nanos(&order, |region| keep(sequence.hit(region))))),
     ];
     let mut samples = vec![Samples::default(); cases.len()];
     for _ in 0..ROUNDS {
@@ -82,7 +79,7 @@ fn two_threads(regions: u64, rows: &mut Vec<Row>) {
     for _ in 0..ROUNDS {
         shared.0.push(on_both(&order, |_| &caches[0], hit_region));
         private.0.push(on_both(&order, |thread| &caches[thread], hit_region));
-        mutex.0.push(on_both(&order, |_| &map, |map, region| drop(black_box(map.hit(region)))));
+        mutex.0.push(on_both(&order, |_| &map, |map, region| keep(map.hit(region))));
     }
     rows.push(Row { name: "hit, two threads, one cache", regions, samples: shared });
     rows.push(Row { name: "hit, two threads, one cache each", regions, samples: private });
@@ -90,7 +87,7 @@ fn two_threads(regions: u64, rows: &mut Vec<Row>) {
 }
 
 fn hit_region(cache: &Cache, region: u64) {
-    black_box(hit(cache, region, &deadline_of_thread()));
+    keep(hit(cache, region, &deadline_of_thread()));
 }
 
 /// Invalidations between registrations, at random places: of the core alone, and with the cache subscribed.
@@ -133,6 +130,11 @@ fn invalidations_that_hit(regions: u64, rows: &mut Vec<Row>) {
         }
         rows.push(Row { name, regions, samples });
     }
+}
+
+/// Uses a key, so that the call that gave it is made.
+fn keep(key: u32) {
+    black_box(key);
 }
 
 fn evict(cache: &Cache, range: PageRange) {

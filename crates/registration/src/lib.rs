@@ -45,6 +45,8 @@ mod journal;
 mod lease;
 mod miss;
 mod place;
+#[cfg(feature = "metrics")]
+mod publish;
 mod registrar;
 mod registry;
 mod stats;

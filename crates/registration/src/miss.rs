@@ -104,6 +104,8 @@ impl<R: Registrar> Shared<R> {
                 }
                 Err(error) => {
                     count(&self.counters.register_failures);
+                    #[cfg(feature = "tracing")]
+                    tracing::debug!(%range, ?access, %error, "the device refused a registration");
                     return Err(Error::Register { range, error });
                 }
             }
@@ -189,6 +191,8 @@ impl<R: Registrar> Shared<R> {
 
     fn count_collision(&self, range: PageRange, verdict: Verdict) {
         count(&self.counters.retries);
+        #[cfg(feature = "tracing")]
+        tracing::debug!(%range, ?verdict, "an attempt collided and is made again");
         if let Verdict::Hit(by) = verdict {
             count(&self.counters.collisions);
             if by.is_some_and(|by| !by.overlaps(range)) {

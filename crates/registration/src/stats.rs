@@ -27,6 +27,17 @@ pub enum WaitCause {
 impl WaitCause {
     /// Every cause, in the order of [`Stats::waits`].
     pub const ALL: [Self; 4] = [Self::Invalidation, Self::Gate, Self::Probe, Self::Room];
+
+    /// One word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalidation => "invalidation",
+            Self::Gate => "gate",
+            Self::Probe => "probe",
+            Self::Room => "room",
+        }
+    }
 }
 
 /// Waits of one cause.

@@ -213,8 +213,10 @@ impl<R: Registrar> Shared<R> {
     }
 
     fn deregister(&self, key: R::Key) {
-        if self.registrar.deregister(key).is_err() {
+        if let Err(_error) = self.registrar.deregister(key) {
             count(&self.counters.deregister_failures);
+            #[cfg(feature = "tracing")]
+            tracing::warn!(?key, error = %_error, "the device did not let go of a registration");
         }
         // ORDERING: Release, see `done`.
         self.deregistrations.done.fetch_add(1, Ordering::Release);

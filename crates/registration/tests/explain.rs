@@ -24,7 +24,7 @@ fn cache_of(process: &Arc<Process>, slots: usize) -> RegistrationCache<Slots> {
 
 /// One turn of the pump that reads one event.
 fn pump(process: &Process, event: Event, range: PageRange) {
-    let read = |batch: &mut Batch| drop(batch.push(event, range));
+    let read = |batch: &mut Batch| assert!(batch.push(event, range), "the batch has room");
     process.space().turn(TurnOrder::GateFirst, &mut Batch::default(), 1_000, read);
 }
 
