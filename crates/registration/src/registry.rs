@@ -50,6 +50,12 @@ impl Leased<'_> {
         self.id
     }
 
+    /// What the device knows it as. None when it was taken away since.
+    pub(crate) fn registered<K: Key>(self) -> Option<Registered<K>> {
+        let registered = self.place.registered();
+        self.place.stands(self.state).then_some(registered)
+    }
+
     /// Whether what was leased was taken away since. A hint, when asked outside a section.
     pub(crate) fn is_stale(self) -> bool {
         !self.place.stands(self.state)
