@@ -9,6 +9,7 @@
 //! - [`device`]: the device lock, and the permit that only a commit under it gives.
 //! - [`log`]: the tracker; [`collision`]: the seam it plugs into; [`memory`]: its words.
 //! - [`gate`]: uses and sections; [`turn`]: one turn of the pump against them.
+//! - [`hold`]: who holds what, so that nobody takes it away.
 //! - [`doubt`]: discards that were announced and do not say when they are over.
 //! - [`source`]: what is asked of the operating system; [`check`]: what can be seen of a range before a use; [`holder`]: who knows whether a device has let go.
 //! - [`interval`]: which of many registrations a range overlaps.
@@ -22,6 +23,7 @@ pub mod device;
 pub mod doubt;
 pub mod error;
 pub mod gate;
+pub mod hold;
 pub mod holder;
 pub mod interval;
 pub mod log;

@@ -16,13 +16,14 @@ mod models {
     pub(crate) mod collision;
     pub(crate) mod engine;
     pub(crate) mod entries;
+    pub(crate) mod holds;
     pub(crate) mod outrun;
     pub(crate) mod uses;
     pub(crate) mod waiters;
     pub(crate) mod world;
 }
 
-use models::{collision, engine, entries, outrun, uses, waiters};
+use models::{collision, engine, entries, holds, outrun, uses, waiters};
 
 /// Explores every interleaving there is; the scenario is small enough.
 const ALL: Option<usize> = None;
@@ -67,6 +68,9 @@ scenarios! {
     two_sections_against_pump: up_to(3), uses::two_sections_against_pump;
     overdue_section_against_pump: ALL, uses::overdue_section_against_pump;
     doubt_against_append_and_token: up_to(4), uses::doubt_against_append_and_token;
+
+    hold_against_taking_away: ALL, holds::hold_against_taking_away;
+    hold_in_section_against_taking_away: up_to(4), holds::hold_in_section_against_taking_away;
 
     release_with_waiters: ALL, waiters::release_with_waiters;
     end_with_waiters: ALL, waiters::end_with_waiters;

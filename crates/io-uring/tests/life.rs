@@ -37,6 +37,7 @@ fn closing_is_bounded() {
     // A use is under way: closing waits its time and says no. When the use ends, so does the table.
     let cache = make();
     let (using, ()) = cache.begin_at(memory.address(), memory.len(), Access::Write, &soon(), |_| ()).unwrap();
+    let using = using.into_owned();
     let since = Instant::now();
     assert!(!cache.close(LIMIT), "a use is still under way");
     assert!((LIMIT..LIMIT + SLACK).contains(&since.elapsed()), "{:?}", since.elapsed());

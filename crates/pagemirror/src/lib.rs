@@ -39,8 +39,8 @@ pub use pagemirror_linux::{
 };
 pub use pagemirror_registration as registration;
 pub use pagemirror_registration::{
-    Access, Error, ErrorKind, Freshness, Lease, Options, RegisterError, RegisterErrorKind, Registered, Registrar,
-    RegistrationCache, Stats, Tracked, Use, Verified, WaitCause, Waits,
+    Access, Error, ErrorKind, Freshness, Key, Lease, Options, OwnedUse, RegisterError, RegisterErrorKind, Registered,
+    Registrar, RegistrationCache, Stats, Tracked, Use, Verified, WaitCause, Waits,
 };
 
 /// The examples of the README, compiled.

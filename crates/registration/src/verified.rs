@@ -105,9 +105,11 @@ where
     ///
     /// # Blocking
     /// May wait for a change of the address space that runs. Not inside a submission.
-    pub fn verify(&self, lease: &Lease<Verified<R>>) -> Checked {
+    pub fn verify(&self, lease: &Lease<'_, Verified<R>>) -> Checked {
         // One for a single use is registered when its use begins: there is nothing older to compare with.
-        let Kind::Cached(registration) = &lease.kind else { return Checked::Same };
+        let Kind::Cached(leased) = &lease.kind else { return Checked::Same };
+        // Stale already, and `begin` says so.
+        let Some(registration) = leased.registered::<R::Key>() else { return Checked::Same };
         let verified = self.registrar();
         let entries = verified.shown.lock();
         let earlier = entries.iter().find(|(key, range, _)| *key == registration.key && *range == registration.range);
@@ -136,12 +138,12 @@ where
     ///
     /// # Blocking
     /// As both.
-    pub fn begin_verified<T>(
-        &self,
-        leases: &[&Lease<Verified<R>>],
+    pub fn begin_verified<'c, T>(
+        &'c self,
+        leases: &[&Lease<'c, Verified<R>>],
         deadline: &Deadline<'_>,
         submit: impl FnOnce(&[Registered<R::Key>]) -> T,
-    ) -> Result<(Use<Verified<R>>, T), Error> {
+    ) -> Result<(Use<'c, Verified<R>>, T), Error> {
         if pagemirror_sync::section_depth(|depth| depth.get()) > 0 {
             return Err(Error::Nested);
         }

@@ -131,10 +131,10 @@ fn watch_around(source: &Userfault, operation: Operation, scratch: &Scratch) -> 
     Ok(())
 }
 
-type Pinned = (Lease<FixedBuffers>, Use<FixedBuffers>, pagemirror::Slot);
+type Pinned<'c> = (Lease<'c, FixedBuffers>, Use<'c, FixedBuffers>, pagemirror::Slot);
 
 /// A cached registration, and a use of it that keeps the pages pinned whatever happens.
-fn pin(cache: &Cache, memory: Memory, scratch: &Scratch) -> Result<Pinned, Outcome> {
+fn pin<'c>(cache: &'c Cache, memory: Memory, scratch: &Scratch) -> Result<Pinned<'c>, Outcome> {
     let deadline = Deadline::after(LIMIT);
     let refused = |error: Error| match error {
         Error::Register { .. } if error.errno() == Some(libc::ENOMEM) => unsupported(error),
@@ -165,7 +165,7 @@ fn fire_held(
     source: &Userfault,
     (operation, memory): (Operation, Memory),
     scratch: &Arc<Scratch>,
-    lease: &Lease<FixedBuffers>,
+    lease: &Lease<'_, FixedBuffers>,
     witness: &mut Witness,
 ) -> Result<Observed, Outcome> {
     source.stall_pump(true);
@@ -244,7 +244,7 @@ fn wait_for_event(source: &Userfault, thread: i32) -> Seen {
 }
 
 /// Waits until what was announced was revoked. Says whether the registration is stale.
-fn settled(source: &Userfault, announced: bool, lease: &Lease<FixedBuffers>) -> bool {
+fn settled(source: &Userfault, announced: bool, lease: &Lease<'_, FixedBuffers>) -> bool {
     let since = Instant::now();
     let limit = if announced { LIMIT } else { SETTLE };
     let mut quiet_since = None;
