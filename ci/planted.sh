@@ -30,6 +30,9 @@ gate-lowered-before-revoke  section_and_gate_against_pump
 lost-after-read             overdue_section_against_pump
 doubt-after-append          doubt_against_append_and_token
 doubt-before-token          doubt_against_append_and_token
+hold-without-fence          hold_against_taking_away
+give-back-relaxed           hold_against_taking_away
+settle-without-fence        hold_in_section_against_taking_away
 wake-without-fence          end_with_waiters
 release-without-wake        release_with_waiters
 table-callback-skips-empty  install_beside_revoke_of_an_empty_table
@@ -47,6 +50,9 @@ stale-not-checked           get_against_invalidation
 undo-forgotten              get_against_invalidation
 deregister-before-last-use  last_use_after_revocation
 evicts-leased               eviction_and_lease_drop
+lease-looks-once            eviction_against_lease_and_use
+uses-before-leases          eviction_against_lease_and_use
+worker-does-not-settle      begin_against_requested_eviction
 "
 
 linux="

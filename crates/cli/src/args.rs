@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Parser, Subcommand};
 
 pub(crate) mod check;
+pub(crate) mod doctor;
 pub(crate) mod sim;
 
 use crate::rows::catalogue::RowName;
@@ -29,6 +30,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Stress(StressArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     Record(RecordArgs),
     Import(ImportArgs),
     Sim(sim::SimArgs),
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     CheckChild(check::CheckChildArgs),
     #[command(hide = true)]
     SimChild(sim::SimChildArgs),
+    #[command(hide = true)]
+    CoverageCase(doctor::CaseArgs),
 }
 
 /// Try to make io_uring fixed buffers send a stale byte, on real memory.
@@ -68,12 +72,39 @@ pub(crate) struct StressArgs {
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
-    /// Run only this row; may be given more than once [default: all]
+    /// Run only this row; may be given more than once [default: all but the kinds of memory]
     #[arg(long = "row", value_name = "NAME", value_enum)]
-    pub(crate) rows: Vec<RowName>,
+    rows: Vec<RowName>,
+    /// Run the row of this kind of memory (the name without "kind-"), or of "all"; may be given more than once. A kind that
+    /// this machine does not have is skipped, and the reason is said
+    #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
+    kinds: Vec<Kinds>,
+    /// Run as an ordinary user does, also when started by root: as nobody, with the usual limit on locked memory (8 MiB)
+    #[arg(long)]
+    pub(crate) unprivileged: bool,
+}
+
+/// One kind of memory, or all of them.
+#[derive(Debug, Clone)]
+struct Kinds(Vec<RowName>);
+
+fn kind(text: &str) -> Result<Kinds, String> {
+    let named = |row: &RowName| text == "all" || row.text().strip_prefix(RowName::KIND) == Some(text);
+    let rows: Vec<RowName> = RowName::KINDS.into_iter().filter(named).collect();
+    if rows.is_empty() {
+        let all = RowName::KINDS.map(|row| &row.text()[RowName::KIND.len()..]).join(", ");
+        return Err(format!("there are: all, {all}"));
+    }
+    Ok(Kinds(rows))
 }
 
 impl StressArgs {
+    /// The rows that were asked for by either name; none for the usual ones.
+    pub(crate) fn rows(&self) -> Vec<RowName> {
+        let kinds = self.kinds.iter().flat_map(|kinds| &kinds.0);
+        self.rows.iter().chain(kinds).copied().collect()
+    }
+
     pub(crate) fn threads(&self) -> usize {
         let (least, most) = DEFAULT_THREADS;
         self.threads.map_or_else(|| (2 * crate::stress::machine::cpus()).clamp(least, most), |threads| threads as usize)
@@ -146,6 +177,9 @@ pub(crate) struct RowArgs {
     pub(crate) threads: usize,
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Become an ordinary user first.
+    #[arg(long)]
+    pub(crate) unprivileged: bool,
     /// The process that waits for the report: without it this one ends.
     #[arg(long)]
     pub(crate) parent: Option<u32>,

@@ -37,7 +37,7 @@ struct Run {
 
 /// Runs `pagemirror stress`.
 pub(crate) fn run(args: &StressArgs) -> ExitCode {
-    let plan = plan::share_out(&args.rows, args.seconds);
+    let plan = plan::share_out(&args.rows(), args.seconds);
     let (seed, threads, machine) = (args.seed(), args.threads(), Machine::look());
     if !args.json {
         show(&print::heading(&machine, seed, threads, args.seconds));
@@ -45,9 +45,10 @@ pub(crate) fn run(args: &StressArgs) -> ExitCode {
     let progress = Progress::over(&plan);
     let mut rows = Vec::new();
     for (number, row) in plan.iter().enumerate() {
-        let order = child::Order { row: row.name, time: row.time, threads, seed };
+        let order = child::Order { row: row.name, time: row.time, threads, seed, unprivileged: args.unprivileged };
         match child::run(&order, |elapsed| progress.at(&plan, number, elapsed)) {
             Ok(result) => rows.push(RowResult::judge(result, row.name)),
+            Err(lacking) if row.name.is_kind() => rows.push(RowResult::skipped(row.name, lacking)),
             Err(unsupported) => {
                 progress.end();
                 eprintln!("pagemirror: this machine cannot run the stress test: {unsupported}");

@@ -74,11 +74,43 @@ fn tables_name_their_units_and_stand_behind_the_machine() {
 }
 
 #[test]
+fn every_kind_of_memory_runs_or_says_what_is_missing() {
+    let Some((code, run)) = stress(&["--seconds", "5", "--kind", "all", "--threads", "4"]) else { return };
+    assert_eq!(code, 0, "{run:#}");
+    let rows = run["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 13);
+    for row in rows {
+        match row["verdict"]["skipped"].as_str() {
+            Some(lacking) => skipped(&format!("{}: {lacking}", row["row"])),
+            None => assert_eq!((&row["verdict"], &row["report"]["stale_bytes"]), (&"fine".into(), &0.into())),
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_is_missing_and_loses_nothing() {
+    let Some((code, run)) = stress(&["--seconds", "2", "--row", "mix", "--unprivileged"]) else { return };
+    assert_eq!(code, 0, "{run:#}");
+    let note = row(&run, "mix")["report"]["note"].as_str().unwrap();
+    assert!(note.contains("as an ordinary user") && note.contains("KiB of locked memory"), "{note}");
+}
+
+#[test]
 fn help_says_what_the_exit_codes_mean() {
     let output = pagemirror(&["stress", "--help"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
-    for wanted in ["--seconds", "--threads", "--seed", "--json", "--row", "Exit code", "first-absence"] {
+    for wanted in [
+        "--seconds",
+        "--threads",
+        "--seed",
+        "--json",
+        "--row",
+        "--kind",
+        "--unprivileged",
+        "Exit code",
+        "first-absence",
+    ] {
         assert!(text.contains(wanted), "no {wanted:?} in {text}");
     }
     assert!(!text.contains("stress-row"), "an inner command is shown");
@@ -86,9 +118,13 @@ fn help_says_what_the_exit_codes_mean() {
 
 #[test]
 fn wrong_arguments_are_an_error_of_usage() {
-    for wrong in
-        [&["stress", "--row", "nothing"][..], &["stress", "--seconds", "0"], &["stress", "--threads", "1"], &[]]
-    {
+    for wrong in [
+        &["stress", "--row", "nothing"][..],
+        &["stress", "--kind", "mud"],
+        &["stress", "--seconds", "0"],
+        &["stress", "--threads", "1"],
+        &[],
+    ] {
         assert_eq!(pagemirror(wrong).status.code(), Some(2), "{wrong:?}");
     }
 }

@@ -92,6 +92,7 @@ impl PageRange {
     /// assert_eq!((range.start().get(), range.len()), (0x1000, 0x2000));
     /// # Ok::<(), pagemirror_core::addr::AddrError>(())
     /// ```
+    #[inline]
     pub fn covering(address: VirtAddr, len: u64, page: u64) -> Result<Self, AddrError> {
         if !page.is_power_of_two() || page < MIN_PAGE {
             return Err(AddrError::PageSize { size: page });
@@ -99,13 +100,23 @@ impl PageRange {
         if len == 0 {
             return Err(AddrError::Empty { at: address });
         }
-        let overflow = AddrError::Overflow { at: address, len };
-        let last = address.get().checked_add(len).ok_or(overflow)?;
-        let end = last.checked_next_multiple_of(page).ok_or(overflow)?;
-        if end > Self::ALL.end {
-            return Err(overflow);
+        let last = address.get().checked_add(len);
+        // A page is a power of two, so rounding is an addition and a mask.
+        match last.and_then(|last| last.checked_add(page - 1)).map(|end| end & !(page - 1)) {
+            Some(end) if end <= Self::ALL.end => Ok(Self { start: address.get() & !(page - 1), end }),
+            _ => Err(AddrError::Overflow { at: address, len }),
         }
-        Ok(Self { start: address.get() & !(page - 1), end })
+    }
+
+    /// The range from `start` up to `end`. `None` unless both are multiples of [`MIN_PAGE`] and something is in between.
+    #[inline(always)]
+    #[must_use]
+    pub const fn between(start: VirtAddr, end: VirtAddr) -> Option<Self> {
+        if start.0 < end.0 && (start.0 | end.0) & (MIN_PAGE - 1) == 0 {
+            Some(Self { start: start.0, end: end.0 })
+        } else {
+            None
+        }
     }
 
     /// The range from two stored words, or nothing when they make none (an empty slot, a torn pair).

@@ -14,38 +14,41 @@
 //!
 //! # Fields
 //! `word` is changed by the pump (raise, lower) and by whoever declares the space lost. A section counter is changed by
-//! the threads that share its number and read by the pump. `cause` is written once, before `LOST`.
+//! the thread whose lane it is (the last one: by all that share it) and read by the pump and by who settles. `cause` is written once, before `LOST`.
 //!
 //! # Interleavings
 //! ```text
 //! use                                       pump
-//! section += 1                              word += RAISED
-//! fence(SeqCst)                             fence(SeqCst)
+//! section += 1 (SeqCst)                     word += RAISED
+//!                                           fence(SeqCst)
 //! look at word: open, use what it holds     look at sections: all left, read the events
 //! ```
-//! `[Required: not both]`. This is a store followed by a load on both sides, so both fences are needed. Looking at the
-//! word before the section is entered is wrong whatever the fences.
+//! `[Required: not both]`. This is a store followed by a load on both sides. The pump has a fence between them; for the use
+//! both accesses are sequentially consistent, which needs no instruction beside the read-modify-write where that is a
+//! barrier by itself. Looking at the word before the section is entered is wrong whatever the orderings.
 //!
 //! # Orderings
 //! | site | ordering | pairs with | without it |
 //! |---|---|---|---|
-//! | `enter`: fence | SeqCst | `raise`: fence | use and read beside each other |
+//! | `enter`: section and word | SeqCst | `raise`, `settle`: fence | use and read beside each other |
 //! | `lower`: word | Release | `enter`: word, Acquire | a use finds what was already revoked |
 //! | section left | Release | `drain`: Acquire | the pump reads before the submission was made |
 //!
 //! # Checked by
 //! `section_and_gate_against_pump` (loom) with the planted bugs `gate-before-section`, `enter-without-fence`,
-//! `raise-without-fence`, `gate-lowered-before-revoke`, `lost-after-read`.
+//! `raise-without-fence`, `gate-lowered-before-revoke`, `lost-after-read`; `hold_in_section_against_taking_away` (loom) with
+//! `settle-without-fence`.
 //!
 //! # Not covered
-//! The word's page being wiped in a forked child is the kernel's doing; `linux` tests it on the real thing.
+//! That sequentially consistent accesses do without a fence: loom takes them for acquire and release, so there a fence stands
+//! in their place, and shuttle knows nothing weaker. The word's page being wiped in a forked child is the kernel's doing; `linux` tests it on the real thing.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use pagemirror_sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
-use pagemirror_sync::{planted, section_depth, thread, thread_index};
+use pagemirror_sync::{LANES, Lane, fence_for_loom, lane, lanes_in_use, planted, section_depth, thread};
 
 use crate::wait::{Interrupted, Wait, WaitQueue};
 
@@ -56,11 +59,10 @@ pub const LOST: u64 = 2;
 /// One holder of the raised gate.
 pub const RAISED: u64 = 4;
 
-/// Counters for sections: enough that a hundred threads rarely share a line; threads beyond share safely.
-const SECTION_COUNTERS: usize = if cfg!(any(loom, shuttle)) { 3 } else { 128 };
-
 /// Looks at the sections before the pump starts to sleep between looks: a section lasts about one system call.
 const DRAIN_SPINS: u32 = 200;
+/// Looks at one section before others are kept out to see it left.
+const SETTLE_LOOKS: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 100 };
 /// The pump's nap between two looks once it sleeps.
 const DRAIN_NAP: Duration = Duration::from_millis(1);
 
@@ -151,6 +153,8 @@ pub enum Entered<'g> {
 #[derive(Debug)]
 pub struct Section<'g> {
     counter: &'g AtomicU64,
+    lane: Lane,
+    alone: bool,
     not_send: PhantomData<*const ()>,
 }
 
@@ -158,7 +162,7 @@ impl Gate {
     /// An open gate over this word.
     #[must_use]
     pub fn new(word: GateWord) -> Self {
-        Self::with_counters(word, SECTION_COUNTERS)
+        Self::with_counters(word, LANES)
     }
 
     /// As [`new`](Self::new), with so many counters for sections (at least one): fewer are safe and shared more.
@@ -179,6 +183,7 @@ impl Gate {
         Self::new(GateWord::Owned(AtomicU64::new(ALIVE)))
     }
 
+    #[inline]
     fn word(&self) -> &AtomicU64 {
         match &self.word {
             GateWord::Owned(word) => word,
@@ -187,27 +192,38 @@ impl Gate {
     }
 
     /// Enters a section if the gate is open. The order (enter, fence, look) is what the guarantee rests on.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self) -> Entered<'_> {
         if section_depth(|depth| depth.get()) > 0 {
             return Entered::Nested;
         }
         let looked_early = planted("gate-before-section").then(|| self.word().load(Ordering::Acquire));
-        let counter = &self.sections[thread_index() % self.sections.len()].0;
-        // ORDERING: Relaxed; the fence behind it orders it before the look at the word (# Interleavings).
-        counter.fetch_add(1, Ordering::Relaxed);
+        let lane = lane();
+        let last = self.sections.len() - 1;
+        let counter = &self.sections[lane.index().min(last)].0;
+        // ORDERING: SeqCst, as the look at the word: the two keep their order (# Interleavings).
+        counter.fetch_add(1, Ordering::SeqCst);
         section_depth(|depth| depth.set(1));
-        let section = Section { counter, not_send: PhantomData };
+        // What is not the last one has a lane's own thread.
+        let alone = lane.is_exclusive() && lane.index() < last;
+        let section = Section { counter, lane, alone, not_send: PhantomData };
         if !planted("enter-without-fence") {
-            fence(Ordering::SeqCst);
+            fence_for_loom();
         }
-        // ORDERING: Acquire pairs with the Release of `lower`: an open gate shows all that was revoked behind it.
-        let word = looked_early.unwrap_or_else(|| self.word().load(Ordering::Acquire));
+        // ORDERING: SeqCst, see above. As an Acquire it pairs with the Release of `lower`: an open gate shows all that was
+        // revoked behind it.
+        let word = looked_early.unwrap_or_else(|| self.word().load(Ordering::SeqCst));
         if word == ALIVE {
             return Entered::Open(section);
         }
         drop(section);
         self.lost_in(word).map_or(Entered::Raised, Entered::Lost)
+    }
+
+    /// The sections in which a thread may be.
+    fn in_use(&self) -> impl Iterator<Item = usize> {
+        let last = self.sections.len() - 1;
+        lanes_in_use().filter(move |lane| *lane < last).chain(std::iter::once(last))
     }
 
     /// Raises the gate. Uses that enter from now on wait outside.
@@ -226,7 +242,7 @@ impl Gate {
     /// Sleeps up to `turns` milliseconds of its own running time. Never allocates.
     pub fn drain(&self, turns: u32) -> bool {
         // ORDERING: Acquire pairs with the Release of a section that is left: its submission was made.
-        let left = || self.sections.iter().all(|section| section.0.load(Ordering::Acquire) == 0);
+        let left = || self.in_use().all(|section| self.sections[section].0.load(Ordering::Acquire) == 0);
         // Under a model checker a look more is nothing but a state more.
         let spins = if cfg!(any(loom, shuttle)) { 0 } else { DRAIN_SPINS };
         for look in 0..turns.saturating_add(spins) {
@@ -237,6 +253,28 @@ impl Gate {
         }
         // Once more, after the last nap: it may have been a long one, of a process that was stopped.
         left()
+    }
+
+    /// Waits until every section that is entered now has been left once, without keeping others out: whoever enters later
+    /// sees what was stored before this call. Says whether they were, within `turns` naps of 1 ms.
+    ///
+    /// # Blocking
+    /// Sleeps up to `turns` milliseconds of its own running time. Not in a section. Never allocates.
+    pub fn settle(&self, turns: u32) -> bool {
+        // ORDERING: pairs with `enter`: a section that is not counted yet sees what was stored before.
+        if !planted("settle-without-fence") {
+            fence(Ordering::SeqCst);
+        }
+        // ORDERING: Acquire, as `drain`.
+        let left = |lane: usize| self.sections[lane].0.load(Ordering::Acquire) == 0;
+        if self.in_use().all(|lane| (0..SETTLE_LOOKS).any(|_| left(lane) || yield_once())) {
+            return true;
+        }
+        // Somebody stays long, or a lane that several threads share is never seen empty.
+        self.raise();
+        let drained = self.drain(turns);
+        self.lower();
+        drained
     }
 
     /// Lowers what [`raise`](Self::raise) raised, and wakes who waits. Everything named was revoked before this.
@@ -269,12 +307,15 @@ impl Gate {
     }
 
     /// Why coherence was lost, if it was.
+    #[inline]
     #[must_use]
     pub fn lost(&self) -> Option<LostCause> {
         // ORDERING: Acquire pairs with `lose`, so the cause is the one that was written.
-        self.lost_in(self.word().load(Ordering::Acquire))
+        let word = self.word().load(Ordering::Acquire);
+        if word & (ALIVE | LOST) == ALIVE { None } else { self.lost_in(word) }
     }
 
+    #[cold]
     fn lost_in(&self, word: u64) -> Option<LostCause> {
         if word & ALIVE == 0 {
             return Some(LostCause::Forked);
@@ -284,10 +325,31 @@ impl Gate {
     }
 }
 
+/// Lets others run before one looks again.
+fn yield_once() -> bool {
+    thread::yield_now();
+    false
+}
+
+impl Section<'_> {
+    /// The lane of the thread that is in the section.
+    #[inline(always)]
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+}
+
 impl Drop for Section<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         section_depth(|depth| depth.set(0));
-        // ORDERING: Release pairs with `drain`: what was submitted in the section was submitted before it was left.
-        self.counter.fetch_sub(1, Ordering::Release);
+        // ORDERING: Release pairs with `drain`: what was submitted in the section was submitted before it was left. In a lane
+        // of its own a thread is in one section at a time, and nobody else counts there.
+        if self.alone {
+            self.counter.store(0, Ordering::Release);
+        } else {
+            self.counter.fetch_sub(1, Ordering::Release);
+        }
     }
 }

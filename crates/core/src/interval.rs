@@ -12,17 +12,24 @@ use crate::addr::PageRange;
 
 const NONE: u32 = u32::MAX;
 
+/// A line of its own, so that a search loads one line for each level.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Node<V> {
     range: PageRange,
     /// The largest end in the subtree of this node.
     reach: u64,
+    /// The largest end in the subtree of its left child, so that a search need not look there to go right.
+    left_reach: u64,
     priority: u32,
     left: u32,
     /// The right child; in a retired or free node the next of its list.
     right: u32,
     value: Option<V>,
 }
+
+/// The order of the tree: by start, then by place, so that equal ranges coexist.
+type Key = (u64, u32);
 
 /// Names an entry while it is in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +109,7 @@ impl<V> IntervalIndex<V> {
         let node = Node {
             range,
             reach: range.end().get(),
+            left_reach: 0,
             priority: self.next_priority(),
             left: NONE,
             right: NONE,
@@ -116,7 +124,7 @@ impl<V> IntervalIndex<V> {
             *self.node_mut(at) = node;
             at
         };
-        let (below, above) = self.split(self.root, (range, at));
+        let (below, above) = self.split(self.root, (range.start().get(), at));
         let with = self.merge(below, at);
         self.root = self.merge(with, above);
         self.len += 1;
@@ -143,25 +151,50 @@ impl<V> IntervalIndex<V> {
         });
     }
 
-    /// Takes every entry that overlaps `range` out of the index and retires it, after `each` has seen it.
+    /// Takes every entry that overlaps `range` out of the index and retires it, after `each` has seen it. Touches little but
+    /// those: what begins in the range is one piece of the tree, which is cut out whole.
     pub fn retire_overlapping(&mut self, range: PageRange, mut each: impl FnMut(&V)) -> usize {
-        let mut count = 0;
+        let before = self.len;
         while let Some((id, value)) = self.first_overlapping(range) {
+            if self.node(id.0).range.start() >= range.start() {
+                // Everything else that overlaps begins in the range too, because this one begins first.
+                let (below, rest) = self.split(self.root, (range.start().get(), 0));
+                let (within, above) = self.split(rest, (range.end().get(), 0));
+                self.root = self.merge(below, above);
+                self.retire_all(within, &mut each);
+                break;
+            }
             each(value);
             self.retire(id);
-            count += 1;
         }
-        count
+        before - self.len
+    }
+
+    /// Retires every node of a subtree that was cut out.
+    fn retire_all(&mut self, at: u32, each: &mut impl FnMut(&V)) {
+        if at == NONE {
+            return;
+        }
+        let (left, right) = (self.node(at).left, self.node(at).right);
+        self.retire_all(left, each);
+        if let Some(value) = &self.node(at).value {
+            each(value);
+        }
+        self.hand_to_retired(at);
+        self.retire_all(right, each);
+    }
+
+    fn hand_to_retired(&mut self, at: u32) {
+        self.len -= 1;
+        let next = self.retired;
+        self.node_mut(at).right = next;
+        self.retired = at;
     }
 
     /// Takes an entry out of the index and retires it.
     pub fn retire(&mut self, id: EntryId) {
-        let key = (self.node(id.0).range, id.0);
-        self.root = self.unlink(self.root, key);
-        self.len -= 1;
-        let next = self.retired;
-        self.node_mut(id.0).right = next;
-        self.retired = id.0;
+        self.root = self.unlink(self.root, self.key(id.0));
+        self.hand_to_retired(id.0);
     }
 
     /// Hands out one retired value, whose place is free from then on.
@@ -198,12 +231,16 @@ impl<V> IntervalIndex<V> {
     }
 
     fn is_linked(&self, id: EntryId) -> bool {
-        let key = (self.node(id.0).range, id.0);
+        let key = self.key(id.0);
         let mut at = self.root;
         while at != NONE && at != id.0 {
-            at = if less(key, (self.node(at).range, at)) { self.node(at).left } else { self.node(at).right };
+            at = if key < self.key(at) { self.node(at).left } else { self.node(at).right };
         }
         at != NONE
+    }
+
+    fn key(&self, at: u32) -> Key {
+        (self.node(at).range.start().get(), at)
     }
 
     fn node(&self, at: u32) -> &Node<V> {
@@ -225,8 +262,10 @@ impl<V> IntervalIndex<V> {
     fn refresh(&mut self, at: u32) {
         let reach = |child: u32| if child == NONE { 0 } else { self.node(child).reach };
         let node = self.node(at);
-        let widest = node.range.end().get().max(reach(node.left)).max(reach(node.right));
-        self.node_mut(at).reach = widest;
+        let left_reach = reach(node.left);
+        let widest = node.range.end().get().max(left_reach).max(reach(node.right));
+        let node = self.node_mut(at);
+        (node.reach, node.left_reach) = (widest, left_reach);
     }
 
     /// Visits what overlaps `range` below `at`, until `stop` says so.
@@ -254,22 +293,31 @@ impl<V> IntervalIndex<V> {
         self.visit(node.right, range, stop)
     }
 
+    /// The overlapping entry that begins first, by one path down the tree: when something on the left reaches beyond the start
+    /// of `range`, then either it overlaps, or it begins behind the end of `range`, and so does everything on the right.
     fn first_overlapping(&self, range: PageRange) -> Option<(EntryId, &V)> {
-        let mut first = None;
-        self.visit(self.root, range, &mut |at, node| {
-            let value = node.value.as_ref()?;
-            first = Some((EntryId(at), value));
-            Some(())
-        });
-        first
+        let mut at = self.root;
+        while at != NONE {
+            let node = self.node(at);
+            at = if node.left_reach > range.start().get() {
+                node.left
+            } else if node.range.overlaps(range) {
+                return node.value.as_ref().map(|value| (EntryId(at), value));
+            } else if node.range.start() < range.end() {
+                node.right
+            } else {
+                NONE
+            };
+        }
+        None
     }
 
     /// Splits into what lies before `key` and the rest.
-    fn split(&mut self, at: u32, key: (PageRange, u32)) -> (u32, u32) {
+    fn split(&mut self, at: u32, key: Key) -> (u32, u32) {
         if at == NONE {
             return (NONE, NONE);
         }
-        if less((self.node(at).range, at), key) {
+        if self.key(at) < key {
             let (below, above) = self.split(self.node(at).right, key);
             self.node_mut(at).right = below;
             self.refresh(at);
@@ -300,11 +348,11 @@ impl<V> IntervalIndex<V> {
         }
     }
 
-    fn unlink(&mut self, at: u32, key: (PageRange, u32)) -> u32 {
+    fn unlink(&mut self, at: u32, key: Key) -> u32 {
         if at == key.1 {
             return self.merge(self.node(at).left, self.node(at).right);
         }
-        if less(key, (self.node(at).range, at)) {
+        if key < self.key(at) {
             let left = self.unlink(self.node(at).left, key);
             self.node_mut(at).left = left;
         } else {
@@ -314,9 +362,4 @@ impl<V> IntervalIndex<V> {
         self.refresh(at);
         at
     }
-}
-
-/// The order of the tree: by start, then by place, so that equal ranges coexist.
-fn less(one: (PageRange, u32), other: (PageRange, u32)) -> bool {
-    (one.0.start(), one.1) < (other.0.start(), other.1)
 }

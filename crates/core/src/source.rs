@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::addr::PageRange;
+use crate::check::Look;
 use crate::gate::LostCause;
 use crate::space::AddressSpace;
 use pagemirror_sync::Arc;
@@ -81,4 +82,16 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the range cannot be watched, and why; it is then served uncached or refused.
     fn watch(&self, range: PageRange) -> Result<Watched, WatchError>;
+
+    /// Looks at what is mapped at `range`, for changes that are not reported.
+    ///
+    /// # Errors
+    /// Why this source cannot tell.
+    ///
+    /// # Blocking
+    /// May wait for a change of the address space that runs. Not in a section.
+    fn look(&self, range: PageRange) -> Result<Look, &'static str> {
+        let _ = range;
+        Err("this source cannot look at mappings")
+    }
 }

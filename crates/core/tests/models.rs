@@ -16,6 +16,7 @@ mod models {
     pub(crate) mod collision;
     pub(crate) mod engine;
     pub(crate) mod entries;
+    pub(crate) mod holds;
     pub(crate) mod mirror;
     pub(crate) mod outrun;
     pub(crate) mod table;
@@ -24,7 +25,7 @@ mod models {
     pub(crate) mod world;
 }
 
-use models::{collision, engine, entries, mirror, outrun, table, uses, waiters};
+use models::{collision, engine, entries, holds, mirror, outrun, table, uses, waiters};
 
 /// Explores every interleaving there is; the scenario is small enough.
 const ALL: Option<usize> = None;
@@ -69,6 +70,9 @@ scenarios! {
     two_sections_against_pump: up_to(3), uses::two_sections_against_pump;
     overdue_section_against_pump: ALL, uses::overdue_section_against_pump;
     doubt_against_append_and_token: up_to(4), uses::doubt_against_append_and_token;
+
+    hold_against_taking_away: ALL, holds::hold_against_taking_away;
+    hold_in_section_against_taking_away: up_to(4), holds::hold_in_section_against_taking_away;
 
     install_beside_revoke_of_an_empty_table: up_to(4), table::install_beside_revoke_of_an_empty_table;
     two_installs_beside_revoke: up_to(2), table::two_installs_beside_revoke;

@@ -10,13 +10,13 @@
 //! # use pagemirror_registration::{Access, RegistrationCache, Use};
 //! /// # Safety
 //! /// The buffer stays until the use was given back.
-//! unsafe fn start_write(
+//! unsafe fn start_write<'c>(
 //!     ring: &mut IoUring,
-//!     cache: &RegistrationCache<FixedBuffers>,
+//!     cache: &'c RegistrationCache<FixedBuffers>,
 //!     file: BorrowedFd<'_>,
 //!     buffer: &[u8],
 //!     deadline: &Deadline<'_>,
-//! ) -> Result<Use<FixedBuffers>, Box<dyn std::error::Error>> {
+//! ) -> Result<Use<'c, FixedBuffers>, Box<dyn std::error::Error>> {
 //!     let lease = cache.get(VirtAddr::of(buffer.as_ptr()), buffer.len() as u64, Access::Read, deadline)?;
 //!     let (using, pushed) = cache.begin(&[&lease], deadline, |registered| {
 //!         let write = registered[0].write_fixed(file, buffer.as_ptr(), buffer.len() as u32)?;

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use io_uring::{IoUring, cqueue, squeue};
 use pagemirror_core::addr::PageRange;
-use pagemirror_registration::{Access, RegisterError, RegisterErrorKind, Registrar};
+use pagemirror_registration::{Access, Key, RegisterError, RegisterErrorKind, Registrar};
 use pagemirror_sync::Mutex;
 use rustix::io_uring::{IoringRegisterOp, io_uring_ptr, io_uring_register, io_uring_rsrc_update2, iovec};
 use rustix::process::{Pid, Resource, getpid, getrlimit};
@@ -46,6 +46,16 @@ impl Slot {
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
+    }
+}
+
+impl Key for Slot {
+    fn into_words(self) -> [u64; 2] {
+        [self.0.into(), 0]
+    }
+
+    fn from_words([index, _]: [u64; 2]) -> Self {
+        Self(index as u16)
     }
 }
 

@@ -107,7 +107,8 @@ impl CoherentRing {
         let ring = IoUring::new(ENTRIES).map_err(|source| Error::Setup { reason: explain::setup(&source), source })?;
         let buffers = FixedBuffers::new(&ring, options.slots)?;
         // Strict: safe programs hand the addresses of freed memory from thread to thread.
-        let cache_options = Options { freshness: Freshness::Strict, max_collisions: options.max_collisions };
+        let cache_options =
+            Options { freshness: Freshness::Strict, max_collisions: options.max_collisions, ..Options::default() };
         let cache =
             RegistrationCache::new(source, buffers, cache_options).map_err(|source| Error::Worker { source })?;
         Ok(Self { cache, ring, stats: RingStats::default(), refusal: None })

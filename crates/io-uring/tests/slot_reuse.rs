@@ -12,7 +12,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 use pagemirror_core::wait::Deadline;
 use pagemirror_io_uring::{FixedBuffers, FixedEntry};
-use pagemirror_registration::{Access, ErrorKind, Options, RegistrationCache, Use};
+use pagemirror_registration::{Access, ErrorKind, Options, OwnedUse, RegistrationCache};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use support::{Memory, PAGE, Told, head, memfd, ring_or_skip, soon};
@@ -25,8 +25,8 @@ const LEN: u32 = 16;
 struct Waiting {
     ring: IoUring,
     source: Arc<Told>,
-    cache: RegistrationCache<FixedBuffers>,
-    using: Option<Use<FixedBuffers>>,
+    cache: Arc<RegistrationCache<FixedBuffers>>,
+    using: Option<OwnedUse<FixedBuffers>>,
     file: File,
     pipe: File,
     _reader: File,
@@ -51,7 +51,9 @@ fn start(mut ring: IoUring, slots: u16, memory: &Memory) -> Waiting {
             assert_eq!(ring.submit().unwrap(), 2);
         })
         .unwrap();
-    Waiting { ring, source, cache, using: Some(using), file, pipe, _reader: reader, _byte: byte }
+    let using = using.into_owned();
+    drop(lease);
+    Waiting { ring, source, cache: Arc::new(cache), using: Some(using), file, pipe, _reader: reader, _byte: byte }
 }
 
 impl Waiting {
@@ -125,7 +127,8 @@ fn control_a_use_that_is_given_back_early_loses_its_slot() {
         waiting.using.take().unwrap().complete();
         let renewed = memory.remap().filled(b'N');
         waiting.source.invalidate_all();
-        let _lease = waiting.cache.get(renewed.address(), renewed.len(), Access::Read, &soon()).unwrap();
+        let cache = Arc::clone(&waiting.cache);
+        let _lease = cache.get(renewed.address(), renewed.len(), Access::Read, &soon()).unwrap();
         let outcome = waiting.finish();
         if renewed.address() == address {
             assert_eq!(outcome, (LEN as i32, vec![b'N'; LEN as usize]), "the other registration's bytes");
@@ -144,7 +147,8 @@ fn control_with_slots_to_spare_it_finds_an_empty_one() {
     waiting.using.take().unwrap().complete();
     let renewed = memory.remap().filled(b'N');
     waiting.source.invalidate_all();
-    let _lease = waiting.cache.get(renewed.address(), renewed.len(), Access::Read, &soon()).unwrap();
+    let cache = Arc::clone(&waiting.cache);
+    let _lease = cache.get(renewed.address(), renewed.len(), Access::Read, &soon()).unwrap();
     while waiting.cache.registrar().filled().0 > 1 {
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -12,6 +12,7 @@
 //! is one, the C compiler with the headers that are installed.
 #![expect(unsafe_code, reason = "ioctl(2) takes an untyped pointer; this is the one place that hands it one")]
 
+mod hidden;
 mod message;
 mod procfs;
 mod uffd;
@@ -19,13 +20,15 @@ mod uffd;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+#[doc(hidden)]
+pub use hidden::{Feature, hide};
 pub use message::{MESSAGE_LEN, Message, RawMessage, event, message_offset};
 pub use procfs::{
     PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_HUGE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGEMAP_SCAN, PROCMAP_QUERY,
     PROCMAP_QUERY_COVERING_OR_NEXT, PROCMAP_QUERY_VMA_EXECUTABLE, PROCMAP_QUERY_VMA_READABLE, PROCMAP_QUERY_VMA_SHARED,
     PROCMAP_QUERY_VMA_WRITABLE, PageRegion, PmScanArg, ProcmapQuery,
 };
-pub(crate) use procfs::{query_mapping, scan_pages};
+pub(crate) use procfs::{query_mapping, query_name, scan_pages};
 pub use uffd::{
     UFFD_API, UFFD_API_IOCTLS, UFFD_FEATURE_EVENT_FORK, UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_REMOVE,
     UFFD_FEATURE_EVENT_UNMAP, UFFD_FEATURE_EXACT_ADDRESS, UFFD_FEATURE_MINOR_HUGETLBFS, UFFD_FEATURE_MINOR_SHMEM,

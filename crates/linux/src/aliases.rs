@@ -51,6 +51,8 @@ struct Alias {
 #[derive(Debug)]
 pub(crate) struct Aliases {
     entries: Vec<Alias>,
+    /// Something that is watched, or was, was forgotten: a range that is not here may show a file all the same.
+    forgetful: bool,
 }
 
 /// What is known of a mapping that is being watched.
@@ -68,7 +70,7 @@ pub(crate) struct TooMany;
 
 impl Aliases {
     pub(crate) fn new() -> Self {
-        Self { entries: Vec::with_capacity(CAPACITY) }
+        Self { entries: Vec::with_capacity(CAPACITY), forgetful: false }
     }
 
     pub(crate) fn standing(&self, range: PageRange, file: FileSpan) -> Standing {
@@ -85,6 +87,7 @@ impl Aliases {
         }
         if self.entries.len() == CAPACITY {
             self.entries.retain(|alias| !alias.dropped);
+            self.forgetful |= self.entries.len() < CAPACITY;
         }
         if self.entries.len() == CAPACITY {
             return Err(TooMany);
@@ -96,6 +99,37 @@ impl Aliases {
     /// Drops the clearance of what an event names.
     pub(crate) fn drop_named(&mut self, range: PageRange) {
         self.entries.iter_mut().filter(|alias| alias.range.overlaps(range)).for_each(|alias| alias.dropped = true);
+    }
+
+    /// What was shown at `from` is shown at `to` now. It stays watched, and a discard of it there is announced with the new
+    /// addresses, so they must tell their file; cleared they are not.
+    pub(crate) fn moved(&mut self, from: PageRange, to: PageRange) {
+        for index in 0..self.entries.len() {
+            let Some(file) = span_of(&self.entries[index], from) else { continue };
+            let part = self.entries[index].range.intersection(from);
+            let into = part.map_or(0, |part| part.start().get() - from.start().get());
+            let start = VirtAddr::new(to.start().get() + into);
+            let Ok(range) = PageRange::covering(start, file.len, pagemirror_core::addr::MIN_PAGE) else { continue };
+            if self.entries.iter().any(|alias| alias.range == range && alias.file == file) {
+                continue;
+            }
+            // Its memory is not to grow here: the pump does not allocate.
+            if self.entries.len() == CAPACITY {
+                self.forgetful = true;
+                return;
+            }
+            self.entries.push(Alias { range, file, mark: 0, dropped: true });
+        }
+    }
+
+    /// Calls `each` for everything that is watched, if a discard of `range` might take pages from any of it: when the kernel
+    /// cannot be asked what `range` shows, and something was forgotten that might have said so.
+    pub(crate) fn for_each_if_forgetful(&self, range: PageRange, mut each: impl FnMut(PageRange)) -> bool {
+        if self.forgetful {
+            let watched = self.entries.iter().filter(|alias| !alias.dropped && !range.contains(alias.range));
+            watched.for_each(|alias| each(alias.range));
+        }
+        self.forgetful
     }
 
     /// Calls `each` for every other watched range that a discard of `range` takes pages from. `shown` is what the kernel
@@ -196,6 +230,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_moved_tells_its_file_at_its_new_place() {
+        let mut aliases = Aliases::new();
+        aliases.add(pages(100, 8), file(7, 0, 8), 1).unwrap();
+        aliases.add(pages(200, 8), file(7, 0, 8), 2).unwrap();
+        aliases.moved(pages(102, 4), pages(300, 4));
+        aliases.moved(pages(102, 4), pages(300, 4));
+        aliases.drop_named(pages(102, 4));
+        assert_eq!(aliases.entries.len(), 3, "once is enough");
+        assert_eq!(found(&aliases, pages(301, 1), None), [pages(203, 1)]);
+        assert_eq!(aliases.standing(pages(301, 1), file(7, 3, 1)), Standing::New, "it is not cleared");
+    }
+
+    #[test]
+    fn another_device_s_file_of_the_same_number_is_another_file() {
+        let mut aliases = Aliases::new();
+        aliases.add(pages(100, 8), file(7, 0, 8), 1).unwrap();
+        let other = FileSpan { device: (0, 2), ..file(7, 0, 8) };
+        aliases.add(pages(200, 8), other, 2).unwrap();
+        assert_eq!(found(&aliases, pages(100, 8), None), []);
+        assert_eq!(aliases.standing(pages(100, 8), other), Standing::New);
+    }
+
+    #[test]
     fn a_full_table_forgets_what_was_dropped_and_then_says_so() {
         let mut aliases = Aliases::new();
         for page in 0..CAPACITY as u64 {
@@ -203,6 +260,10 @@ mod tests {
         }
         assert_eq!(aliases.add(pages(1_000_000, 1), file(2, 0, 1), 1), Err(TooMany));
         aliases.drop_named(pages(0, 1));
+        let mut taken = 0;
+        assert!(!aliases.for_each_if_forgetful(pages(0, 1), |_| taken += 1));
         assert_eq!(aliases.add(pages(1_000_000, 1), file(2, 0, 1), 1), Ok(()));
+        assert!(aliases.for_each_if_forgetful(pages(2, 1), |_| taken += 1));
+        assert_eq!(taken, CAPACITY - 1, "everything but the range itself");
     }
 }

@@ -31,7 +31,8 @@ pub struct Control {
 pub enum OpenError {
     /// The kernel has no userfaultfd.
     #[error(
-        "this kernel has no userfaultfd: it needs one built with CONFIG_USERFAULTFD (any distribution's of Linux 6.7 or later)"
+        "this kernel has no userfaultfd: it needs one built with CONFIG_USERFAULTFD (any distribution's of Linux 6.7 or later), \
+         and in a container a seccomp profile that does not hide it"
     )]
     Missing(#[source] io::Error),
     /// The system call is there and refused.

@@ -4,6 +4,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
@@ -36,6 +37,14 @@ impl Mapping {
         // SAFETY: the kernel chooses the place, so nothing that exists is replaced.
         let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, writable, MapFlags::PRIVATE) }?;
         Ok(Self::adopt(start, len))
+    }
+
+    /// The first page of `file`, mapped without any right: to find out what the kernel calls the file.
+    pub(crate) fn of_descriptor(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let len = rustix::param::page_size();
+        // SAFETY: the kernel chooses the place, so nothing that exists is replaced.
+        let at = unsafe { rustix::mm::mmap(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::SHARED, file, 0) }?;
+        Ok(Self::adopt(at, len))
     }
 
     fn adopt(start: *mut c_void, len: usize) -> Self {

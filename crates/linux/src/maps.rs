@@ -18,6 +18,8 @@ use crate::abi;
 
 /// The bytes that the text form is read in at a time: the kernel gives about a page of whole lines for each read.
 const TEXT_CHUNK: usize = 16 * 1024;
+/// Room for the name of a System V segment: `/SYSV`, eight digits of its key, ` (deleted)`, a NUL (`newseg` in `ipc/shm.c`).
+const SYSTEM_V_NAME: usize = 32;
 /// Where addresses begin that belong to the kernel.
 const KERNEL_HALF: u64 = 1 << 63;
 
@@ -103,7 +105,26 @@ impl Maps {
         }
     }
 
-    /// The same by the text that every kernel has. Allocates.
+    /// Whether the mapping at `address` is a System V segment, which shmdt(2) takes away without telling anybody. Where
+    /// [`can_query_without_allocating`](Self::can_query_without_allocating) says no, it allocates.
+    ///
+    /// # Errors
+    /// ENOENT when nothing is mapped there, ESRCH when the address space is gone.
+    pub fn is_system_v(&self, address: u64) -> io::Result<bool> {
+        if self.has_queries {
+            let mut name = [0; SYSTEM_V_NAME];
+            // A name that does not fit is another one's.
+            return Ok(abi::query_name(self.fd.as_fd(), address, &mut name)? && is_system_v_name(&name));
+        }
+        let text = read_from_start(&self.fd)?;
+        let mut lines = text.split(|&byte| byte == b'\n');
+        let line = lines.find(|line| parse_line(line).is_some_and(|vma| vma.start <= address && address < vma.end));
+        let line = line.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        let name = line.iter().position(|&byte| byte == b'/').map_or(&[][..], |at| &line[at..]);
+        Ok(is_system_v_name(name))
+    }
+
+    /// As [`query`](Self::query), by the text that every kernel has. Allocates.
     fn query_text(&self, address: u64, covering_or_next: bool) -> io::Result<Option<Vma>> {
         let text = read_from_start(&self.fd)?;
         let mut found = None;
@@ -146,6 +167,13 @@ impl Vma {
             page_size: answer.vma_page_size,
         }
     }
+}
+
+/// Whether a mapping of this name is a System V segment. A file of such a name at the root of its file system that was deleted
+/// is taken for one, which costs its mapping the cache and nothing else.
+fn is_system_v_name(name: &[u8]) -> bool {
+    let Some(key) = name.strip_prefix(b"/SYSV") else { return false };
+    key.len() > 8 && key[..8].iter().all(u8::is_ascii_hexdigit) && key[8..].starts_with(b" (deleted)")
 }
 
 /// The whole file from its start. Each read begins where the last one ended, which is at a line.
@@ -259,6 +287,20 @@ mod tests {
         }
         assert_eq!(parse_line(b"1000-2000 rwp 0 00:00 0"), None);
         assert_eq!(parse_line(b"1000-2000 rw-p 0 0000 0"), None);
+    }
+
+    #[test]
+    fn a_system_v_segment_is_known_by_its_name() {
+        assert!(is_system_v_name(b"/SYSV00c0ffee (deleted)\0\0"));
+        for other in [
+            &b"/SYSV00c0ffee"[..],
+            b"/memfd:SYSV00c0ffee (deleted)",
+            b"/SYSVx0c0ffee (deleted)",
+            b"/SYSV (deleted)",
+            b"",
+        ] {
+            assert!(!is_system_v_name(other), "{}", other.escape_ascii());
+        }
     }
 
     #[test]

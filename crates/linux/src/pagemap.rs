@@ -147,6 +147,23 @@ impl Pagemap {
     }
 }
 
+impl Pagemap {
+    /// The first guard page in `range`. Never allocates.
+    ///
+    /// # Errors
+    /// ENOTTY before Linux 6.7, EINVAL before 6.15; EFAULT when the range reaches beyond what a process can have.
+    ///
+    /// # Blocking
+    /// Waits for a change of the address space that runs.
+    pub fn first_guard(&self, range: PageRange) -> io::Result<Option<u64>> {
+        let mut first = [PageRegion::default(); 1];
+        let (start, end) = (range.start().get(), range.end().get());
+        let (filled, _) =
+            abi::scan_pages(self.fd.as_fd(), (start, end), abi::PAGE_IS_GUARD, abi::PAGE_IS_GUARD, &mut first)?;
+        Ok((filled > 0).then_some(first[0].start))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pagemirror_core::addr::VirtAddr;

@@ -113,6 +113,7 @@ impl Userfault {
             match Message::decode(message) {
                 Message::Unmap { start, end } => self.push(batch, Event::Unmap, start, end.wrapping_sub(start)),
                 Message::Remap { from, to, len } => {
+                    self.follow(from, to, len);
                     self.push(batch, Event::Remap, from, len);
                     self.push(batch, Event::Remap, to, len);
                 }
@@ -140,6 +141,16 @@ impl Userfault {
         }
     }
 
+    /// Remembers where a mapping of a shared file has gone. Only where the kernel cannot be asked what it shows there.
+    fn follow(&self, from: u64, to: u64, len: u64) {
+        let range = |start| PageRange::covering(VirtAddr::new(start), len, MIN_PAGE);
+        if !self.maps.can_query_without_allocating()
+            && let (Ok(from), Ok(to)) = (range(from), range(to))
+        {
+            self.aliases.lock().moved(from, to);
+        }
+    }
+
     fn add(&self, batch: &mut Batch, event: Event, range: PageRange) {
         if !batch.push(event, range) {
             count(&self.counters.everything);
@@ -150,18 +161,19 @@ impl Userfault {
     fn push_remove(&self, batch: &mut Batch, range: PageRange) {
         let event = if self.config.control.ignore_doubt { Event::Unmap } else { Event::Remove };
         self.add(batch, event, range);
-        let mapped = if self.maps.can_query_without_allocating() {
-            self.maps.query(range.start().get(), false)
-        } else {
-            Ok(None)
-        };
+        let can_ask = self.maps.can_query_without_allocating();
+        let mapped = if can_ask { self.maps.query(range.start().get(), false) } else { Ok(None) };
         let file =
             mapped.ok().flatten().filter(|vma| vma.shared).and_then(|vma| shown(range, &vma)).map(|(_, file)| file);
         let aliases = self.aliases.lock();
-        let exact = aliases.for_each_alias(range, file, |other| {
+        let mut take = |other| {
             count(&self.counters.aliases);
             self.add(batch, event, other);
-        });
+        };
+        if !can_ask && aliases.for_each_if_forgetful(range, &mut take) {
+            return;
+        }
+        let exact = aliases.for_each_alias(range, file, take);
         if exact.is_err() {
             count(&self.counters.everything);
             self.add(batch, event, PageRange::ALL);

@@ -18,6 +18,7 @@ use std::io;
 use std::sync::{Mutex as StdMutex, PoisonError};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_core::check::Look;
 use pagemirror_core::gate::{ALIVE, Gate, GateWord, LostCause};
 use pagemirror_core::log::CollisionLog;
 use pagemirror_core::source::{Probe, Source, WatchError, Watched};
@@ -32,7 +33,7 @@ use crate::aliases::{Aliases, FileSpan, Standing};
 use crate::config::{Config, OpenError};
 use crate::mapping::{self, Mapping};
 use crate::maps::{Maps, Vma};
-use crate::stats::{Counters, SourceStats};
+use crate::stats::{Counters, SourceStats, count};
 use crate::{fork, prover, pump, watchdog};
 
 /// The events that a source lives on.
@@ -50,6 +51,16 @@ const WELCOME: u64 =
 
 /// The one source of this process. It is never closed: a caller of munmap could be waiting for it.
 static OPEN: StdMutex<Option<Arc<Userfault>>> = StdMutex::new(None);
+
+/// What a source's descriptor may do beyond telling changes, which needs no privilege and loses nothing without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Page faults that the kernel takes for the program (a read(2) into missing pages) could be served too. Has
+    /// `CAP_SYS_PTRACE`, or `vm.unprivileged_userfaultfd`, or may open `/dev/userfaultfd`.
+    Full,
+    /// Page faults of user mode only, and forks are not told. This source asks for neither.
+    UserModeOnly,
+}
 
 /// Changes of this process's memory, told by userfaultfd.
 ///
@@ -77,19 +88,24 @@ pub struct Userfault {
     /// A test holds the pump in place.
     pub(crate) stalled: AtomicBool,
     features: u64,
+    privilege: Privilege,
     page_size: u64,
     /// A registered page of our own that nobody changes: what the probe asks about.
     probe_page: Mapping,
 }
 
 impl Userfault {
-    /// Opens the source of this process, or gives the one that is open. Starts its threads.
+    /// Opens the source of this process, or gives the one that is open. Starts its threads. In a forked child the source of the
+    /// parent stays lost, with everything that was made over it; the child opens one of its own, which knows nothing yet.
     ///
     /// # Errors
     /// When the kernel, its version or a security module does not permit it, or when it is open with another
     /// configuration. The message says what to do.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // A forked child begins anew: what it inherited says that it is lost, and is never closed or freed.
+        let inherited = open.take_if(|source| source.space.gate().lost() == Some(LostCause::Forked));
+        std::mem::forget(inherited);
         if let Some(source) = open.as_ref() {
             return if source.config == config { Ok(Arc::clone(source)) } else { Err(OpenError::OtherConfig) };
         }
@@ -105,7 +121,7 @@ impl Userfault {
     }
 
     fn set_up(config: Config) -> Result<Self, OpenError> {
-        let (uffd, features) = open_descriptor()?;
+        let (uffd, features, privilege) = open_descriptor()?;
         let page_size = rustix::param::page_size() as u64;
         let probe_page = Mapping::new(page_size as usize).map_err(OpenError::system("mapping the probe's page"))?;
         let registering = OpenError::system("registering the probe's page");
@@ -126,6 +142,7 @@ impl Userfault {
             pump_thread: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             features,
+            privilege,
             page_size,
             probe_page,
         })
@@ -141,6 +158,12 @@ impl Userfault {
     #[must_use]
     pub fn watches_files(&self) -> bool {
         self.features & abi::UFFD_FEATURE_WP_ASYNC != 0
+    }
+
+    /// What the descriptor may do beyond telling changes.
+    #[must_use]
+    pub fn privilege(&self) -> Privilege {
+        self.privilege
     }
 
     /// The thread that runs the pump, by its number in the kernel; 0 before it runs.
@@ -170,6 +193,11 @@ impl Userfault {
                 return Err(WatchError::new(range, hole, Some(Errno::FAULT.raw_os_error())).because_unmapped());
             }
             if vma.shared && self.watch_file(range, &vma)? == Watched::InDoubt {
+                standing = Watched::InDoubt;
+            }
+            if vma.shared && self.maps.is_system_v(at).map_err(failed)? {
+                // shmdt tells nobody, so what is registered here is good for one use only, for ever.
+                count(&self.counters.uncacheable);
                 standing = Watched::InDoubt;
             }
             at = vma.end;
@@ -227,12 +255,38 @@ impl Source for Userfault {
     }
 
     fn watch(&self, range: PageRange) -> Result<Watched, WatchError> {
-        self.uffd.register_wp(range.start().get(), range.len()).map_err(|error| self.explain(range, &error))?;
+        self.register(range).map_err(|error| self.explain(range, &error))?;
         self.watch_shared(range)
+    }
+
+    fn look(&self, range: PageRange) -> Result<Look, &'static str> {
+        self.look_at(range)
     }
 }
 
 impl Userfault {
+    /// Registers `range`, or the whole huge pages that it lies in: those of hugetlbfs are registered as a whole or not at all.
+    fn register(&self, range: PageRange) -> io::Result<()> {
+        let refused = match self.uffd.register_wp(range.start().get(), range.len()) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if refused.raw_os_error() != Some(Errno::INVAL.raw_os_error()) {
+            return Err(refused);
+        }
+        let page_at = |address| {
+            let vma = self.maps.query(address, false)?;
+            io::Result::Ok(vma.map_or(self.page_size, |vma| vma.page_size))
+        };
+        let (first, last) = (range.start().get(), range.end().get() - 1);
+        let start = first - first % page_at(first)?;
+        let end = last - last % page_at(last)? + page_at(last)?;
+        if (start, end) == (range.start().get(), range.end().get()) {
+            return Err(refused);
+        }
+        self.uffd.register_wp(start, end - start).map(drop)
+    }
+
     /// Why the kernel does not register `range`.
     fn explain(&self, range: PageRange, error: &io::Error) -> WatchError {
         let errno = error.raw_os_error();
@@ -276,10 +330,12 @@ pub(crate) fn shown(range: PageRange, vma: &Vma) -> Option<(PageRange, FileSpan)
 }
 
 /// A descriptor with every feature that it can have, privileged or not: notification needs no privilege.
-fn open_descriptor() -> Result<(Uffd, u64), OpenError> {
+fn open_descriptor() -> Result<(Uffd, u64, Privilege), OpenError> {
     let open = || match Uffd::open(false) {
-        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Uffd::open(true),
-        opened => opened,
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            Uffd::open(true).map(|uffd| (uffd, Privilege::UserModeOnly))
+        }
+        opened => opened.map(|uffd| (uffd, Privilege::Full)),
     };
     let refusal = |error: io::Error| match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSYS) => OpenError::Missing(error),
@@ -288,12 +344,12 @@ fn open_descriptor() -> Result<(Uffd, u64), OpenError> {
     };
     // A handshake with no features tells which there are, and can be made only once for each descriptor.
     let available =
-        open().map_err(refusal)?.handshake(0).map_err(OpenError::system("asking userfaultfd for its features"))?;
+        open().map_err(refusal)?.0.handshake(0).map_err(OpenError::system("asking userfaultfd for its features"))?;
     if let Some((_, what)) = NEEDED.iter().find(|(feature, _)| available & feature == 0) {
         return Err(OpenError::TooOld { what });
     }
     let wanted = NEEDED.iter().fold(available & WELCOME, |all, (feature, _)| all | feature);
-    let uffd = open().map_err(refusal)?;
+    let (uffd, privilege) = open().map_err(refusal)?;
     uffd.handshake(wanted).map_err(OpenError::system("agreeing on userfaultfd's features"))?;
-    Ok((uffd, wanted))
+    Ok((uffd, wanted, privilege))
 }

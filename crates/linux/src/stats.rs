@@ -18,6 +18,8 @@ pub struct SourceStats {
     pub aliases: u64,
     /// Discards treated as discards of everything, because a list was too small.
     pub everything: u64,
+    /// Times that a System V segment was asked for, which is never cached: shmdt tells nobody.
+    pub uncacheable: u64,
     /// Proofs completed: each ended the doubts that it began after.
     pub proofs: u64,
     /// Whether a proof is to be had at all: not without `/proc/self/task/*/syscall`.
@@ -35,6 +37,7 @@ pub(crate) struct Counters {
     pub(crate) remove: AtomicU64,
     pub(crate) aliases: AtomicU64,
     pub(crate) everything: AtomicU64,
+    pub(crate) uncacheable: AtomicU64,
     pub(crate) proofs: AtomicU64,
     pub(crate) proof_unavailable: AtomicU64,
     pub(crate) io_workers: AtomicU64,
@@ -57,6 +60,7 @@ impl Counters {
             remove: load(&self.remove),
             aliases: load(&self.aliases),
             everything: load(&self.everything),
+            uncacheable: load(&self.uncacheable),
             proofs: load(&self.proofs),
             proof_unavailable: load(&self.proof_unavailable) != 0,
             io_workers: load(&self.io_workers),

@@ -25,17 +25,22 @@
 
 pub use pagemirror_core as core;
 pub use pagemirror_core::addr::{PageRange, VirtAddr};
+pub use pagemirror_core::check::{Change, Checked};
 pub use pagemirror_core::gate::LostCause;
+pub use pagemirror_core::holder::Holder;
 pub use pagemirror_core::source::{Probe, Source, WatchError, Watched};
 pub use pagemirror_core::wait::{CancelToken, Deadline};
 pub use pagemirror_io_uring as io_uring;
 pub use pagemirror_io_uring::{CoherentRing, FixedBuffers, FixedEntry, RingOptions, RingStats, Slot};
 pub use pagemirror_linux as linux;
-pub use pagemirror_linux::{Config, Control, OpenError, SourceStats, Userfault};
+pub use pagemirror_linux::{
+    Arena, Block, CallError, Config, Control, Discard, Discarded, OpenError, Privilege, Sealing, SourceStats, Unmapped,
+    Userfault, Uses,
+};
 pub use pagemirror_registration as registration;
 pub use pagemirror_registration::{
-    Access, Error, ErrorKind, Freshness, Lease, Options, RegisterError, RegisterErrorKind, Registered, Registrar,
-    RegistrationCache, Stats, Use, WaitCause, Waits,
+    Access, Error, ErrorKind, Freshness, Key, Lease, Options, OwnedUse, RegisterError, RegisterErrorKind, Registered,
+    Registrar, RegistrationCache, Stats, Tracked, Use, Verified, WaitCause, Waits,
 };
 
 /// The examples of the README, compiled.

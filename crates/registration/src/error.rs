@@ -38,6 +38,15 @@ pub enum Error {
     /// `begin` was called from inside a submission. Name all leases in one call instead.
     #[error("begin was called inside another begin's submission; pass all leases to one call")]
     Nested,
+    /// The thread that serves asynchronous misses could not be started.
+    #[error(
+        "the thread for asynchronous misses could not be started: {source}; raise the limit on threads, or use get"
+    )]
+    Fetcher {
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
     /// The lease was given by another cache: its key means nothing to this one's device.
     #[error("the lease of {range} was given by another cache; use it there")]
     Foreign {
@@ -80,7 +89,7 @@ impl Error {
             Self::Range(_) | Self::Nested | Self::Foreign { .. } => ErrorKind::Invalid,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Wait(CoreError::Lost { .. }) => ErrorKind::Lost,
-            Self::Wait(_) | Self::Contended { .. } => ErrorKind::Busy,
+            Self::Wait(_) | Self::Contended { .. } | Self::Fetcher { .. } => ErrorKind::Busy,
             Self::Register { error, .. } if error.kind == RegisterErrorKind::NoRoom => ErrorKind::Busy,
             Self::Watch(_) | Self::Register { .. } => ErrorKind::Refused,
         }
@@ -92,10 +101,12 @@ impl Error {
         match self {
             Self::Watch(error) => error.errno,
             Self::Register { error, .. } => error.source.raw_os_error(),
+            Self::Fetcher { source } => source.raw_os_error(),
             _ => None,
         }
     }
 
+    #[cold]
     pub(crate) fn lost(range: PageRange, cause: LostCause) -> Self {
         Self::Wait(CoreError::Lost { range, cause })
     }

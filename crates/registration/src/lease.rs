@@ -8,33 +8,43 @@ use pagemirror_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cache::Shared;
 use crate::registrar::{Access, Registrar};
-use crate::registration::Registration;
+use crate::registry::Leased;
 use crate::stats::count;
 
-pub(crate) enum Kind<K> {
-    /// A registration of the cache, on which this lease is counted.
-    Cached(Arc<Registration<K>>),
-    /// Permission to register once, when the use begins. Set once it was used.
-    OneShot(AtomicBool),
+pub(crate) enum Kind<'c> {
+    /// A registration of the cache, on which this lease is held.
+    Cached(Leased<'c>),
+    /// Permission to register once, when the use begins. Set once it was used. Boxed, so that a lease of the common kind has
+    /// nothing in it that must lie in memory.
+    OneShot(Box<AtomicBool>),
+}
+
+impl Kind<'_> {
+    /// Nothing is registered yet. Counted by its reason.
+    pub(crate) fn one_shot(reason: &AtomicU64) -> Self {
+        count(reason);
+        Self::one_shot_granted()
+    }
+
+    /// The same, counted already.
+    pub(crate) fn one_shot_granted() -> Self {
+        Self::OneShot(Box::new(AtomicBool::new(false)))
+    }
 }
 
 /// Keeps a registration from being evicted. It promises nothing about the memory: only
 /// [`begin`](crate::RegistrationCache::begin) does, for one use at a time.
-pub struct Lease<R: Registrar> {
-    pub(crate) kind: Kind<R::Key>,
+pub struct Lease<'c, R: Registrar> {
+    pub(crate) kind: Kind<'c>,
     pub(crate) range: PageRange,
     pub(crate) access: Access,
-    pub(crate) shared: Arc<Shared<R>>,
+    pub(crate) shared: &'c Arc<Shared<R>>,
 }
 
-impl<R: Registrar> Lease<R> {
-    pub(crate) fn cached(
-        shared: &Arc<Shared<R>>,
-        range: PageRange,
-        access: Access,
-        registration: Arc<Registration<R::Key>>,
-    ) -> Self {
-        Self { kind: Kind::Cached(registration), range, access, shared: Arc::clone(shared) }
+impl<'c, R: Registrar> Lease<'c, R> {
+    #[inline(always)]
+    pub(crate) fn cached(shared: &'c Arc<Shared<R>>, range: PageRange, access: Access, leased: Leased<'c>) -> Self {
+        Self { kind: Kind::Cached(leased), range, access, shared }
     }
 
     /// The pages that were asked for.
@@ -54,30 +64,23 @@ impl<R: Registrar> Lease<R> {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         match &self.kind {
-            Kind::Cached(registration) => registration.is_stale(),
+            Kind::Cached(leased) => leased.is_stale(),
             // ORDERING: Relaxed; a hint.
             Kind::OneShot(used) => used.load(Ordering::Relaxed),
         }
     }
 }
 
-impl<R: Registrar> Shared<R> {
-    /// A lease for one use: nothing is registered yet. Counted by its reason.
-    pub(crate) fn one_shot(self: &Arc<Self>, range: PageRange, access: Access, reason: &AtomicU64) -> Lease<R> {
-        count(reason);
-        Lease { kind: Kind::OneShot(AtomicBool::new(false)), range, access, shared: Arc::clone(self) }
-    }
-}
-
-impl<R: Registrar> Drop for Lease<R> {
+impl<R: Registrar> Drop for Lease<'_, R> {
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Kind::Cached(registration) = &self.kind {
-            registration.end_lease();
+        if let Kind::Cached(leased) = &self.kind {
+            self.shared.registry.end_lease(*leased);
         }
     }
 }
 
-impl<R: Registrar> fmt::Debug for Lease<R> {
+impl<R: Registrar> fmt::Debug for Lease<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("range", &self.range)

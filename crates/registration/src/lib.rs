@@ -21,6 +21,15 @@
 //! }
 //! ```
 //!
+//! # Which registration serves
+//! One that is live, contains all pages of the request, and was made for the access that is asked for, or for writing. None is
+//! enlarged, merged or split: what overlaps is registered beside it, and an invalidation of any part takes all of it away. When the
+//! device or the [limits](Options) leave no room, what was not asked for lately goes (second chance: a hand goes round, and
+//! passes once what was asked for since its last round), but never what is leased or in use.
+//!
+//! # When a lease turns stale
+//! [`RegistrationCache::explain`] says what took a registration away, and when.
+//!
 //! # Lock order
 //! The device lock (rank 2 of the core's table) and the list of what was handed to the worker are never held together,
 //! and neither across the registrar.
@@ -29,18 +38,30 @@
 
 mod cache;
 mod error;
+mod fetch;
+mod hints;
 mod index;
+mod journal;
 mod lease;
 mod miss;
+mod place;
+#[cfg(feature = "metrics")]
+mod publish;
 mod registrar;
-mod registration;
+mod registry;
 mod stats;
+mod tracked;
 mod uses;
+mod verified;
 mod worker;
 
 pub use cache::{Freshness, Options, RegistrationCache};
 pub use error::{Error, ErrorKind};
+pub use fetch::Get;
+pub use journal::{Cause, Taken};
 pub use lease::Lease;
-pub use registrar::{Access, RegisterError, RegisterErrorKind, Registered, Registrar};
+pub use registrar::{Access, Key, RegisterError, RegisterErrorKind, Registered, Registrar};
 pub use stats::{Invalidations, Stats, WaitCause, Waits};
-pub use uses::Use;
+pub use tracked::Tracked;
+pub use uses::{OwnedUse, Use};
+pub use verified::Verified;

@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::collision::Verdict;
 use pagemirror_core::device::{Commit, TableGuard};
-use pagemirror_core::interval::Spare;
 use pagemirror_core::source::Watched;
 use pagemirror_core::wait::{Deadline, Expired};
-use pagemirror_sync::{Arc, planted, thread};
+use pagemirror_sync::{planted, thread};
 
 use crate::cache::Shared;
 use crate::error::Error;
-use crate::index::{Eviction, Index};
-use crate::lease::Lease;
+use crate::index::{Eviction, Index, Room};
+use crate::lease::Kind;
 use crate::registrar::{Access, RegisterErrorKind, Registrar};
-use crate::registration::Registration;
 use crate::stats::{WaitCause, count};
 
 /// Naps of a caller that waits for room, before it asks the device again.
@@ -28,35 +26,41 @@ impl<R: Registrar> Shared<R> {
     /// began**. Otherwise what was registered is taken back and the attempt is made again.
     ///
     /// This is the whole algorithm. The order of its five steps carries all of its weight.
-    pub(crate) fn fault(
-        self: &Arc<Self>,
-        range: PageRange,
-        access: Access,
-        by: &Deadline<'_>,
-    ) -> Result<Lease<R>, Error> {
+    pub(crate) fn fault(&self, range: PageRange, access: Access, by: &Deadline<'_>) -> Result<Kind<'_>, Error> {
         let mut collided = None;
         for collisions in 0..self.options.max_collisions {
             let attempt = self.read_begin(range, collided, by)?; // 1. the token, before anything is asked
             if self.is_in_doubt(range)? {
-                return Ok(self.one_shot(range, access, &self.counters.one_shots_in_doubt)); // 2. then whatever there is to ask
+                return Ok(Kind::one_shot(&self.counters.one_shots_in_doubt)); // 2. then whatever there is to ask
             }
-            let registered = self.register(range, access, by)?; // 3. read the page table: the device pins what is mapped
+            if !self.make_way(range.len()) {
+                return Ok(Kind::one_shot(&self.counters.one_shots_over_limit));
+            }
+            let key = self.register_key(range, access, by)?; // 3. read the page table: the device pins what is mapped
             let mut table = self.table_with_room(); // 4. the device lock
-            if let Some(found) = table.find(range, access) {
+            if let Some(found) = table.find(&self.registry, range, access) {
                 drop(table);
-                self.undo(&registered); // somebody else was faster
-                return Ok(Lease::cached(self, range, access, found));
+                self.undo(key); // somebody else was faster
+                return Ok(Kind::Cached(found));
+            }
+            if !self.fits(&table, range.len()) {
+                drop(table);
+                self.undo(key); // others have taken the room that was made
+                return Ok(Kind::one_shot(&self.counters.one_shots_over_limit));
             }
             match table.commit(&attempt) {
                 // 5. read_retry, under the device lock
                 Commit::Permit(permit) => {
-                    permit.install(Arc::clone(&registered));
+                    permit.install((access, key));
+                    let installed = table.find(&self.registry, range, access);
                     drop(table);
-                    return Ok(Lease::cached(self, range, access, registered));
+                    if let Some(leased) = installed {
+                        return Ok(Kind::Cached(leased));
+                    }
                 }
                 Commit::Collided(verdict) => {
                     drop(table);
-                    self.undo(&registered);
+                    self.undo(key);
                     self.count_collision(range, verdict);
                     // Once outrun, the exact answer is asked for to the end.
                     collided = collided.filter(|was| *was == Verdict::Outrun).or(Some(verdict));
@@ -66,7 +70,7 @@ impl<R: Registrar> Shared<R> {
                 return Err(Error::Contended { range, collisions: collisions + 1 });
             }
         }
-        Ok(self.one_shot(range, access, &self.counters.one_shots_contended)) // progress: served once, not cached
+        Ok(Kind::one_shot(&self.counters.one_shots_contended)) // progress: served once, not cached
     }
 
     fn read_begin(
@@ -89,17 +93,6 @@ impl<R: Registrar> Shared<R> {
         Ok(self.space().doubt().overlaps(range) || self.source.watch(range)? == Watched::InDoubt)
     }
 
-    /// Registers with the device, making room if it has none.
-    fn register(
-        &self,
-        range: PageRange,
-        access: Access,
-        by: &Deadline<'_>,
-    ) -> Result<Arc<Registration<R::Key>>, Error> {
-        let key = self.register_key(range, access, by)?;
-        Ok(Arc::new(Registration::leased(range, access, key)))
-    }
-
     /// The device's key for `range`; evicts idle registrations, and waits for the worker, while the device is full.
     pub(crate) fn register_key(&self, range: PageRange, access: Access, by: &Deadline<'_>) -> Result<R::Key, Error> {
         loop {
@@ -111,6 +104,8 @@ impl<R: Registrar> Shared<R> {
                 }
                 Err(error) => {
                     count(&self.counters.register_failures);
+                    #[cfg(feature = "tracing")]
+                    tracing::debug!(%range, ?access, %error, "the device refused a registration");
                     return Err(Error::Register { range, error });
                 }
             }
@@ -138,6 +133,22 @@ impl<R: Registrar> Shared<R> {
         Ok(())
     }
 
+    /// Evicts until one more registration of `len` bytes is within the cache's own limits. Says whether it is.
+    fn make_way(&self, len: u64) -> bool {
+        while !self.fits(&self.table.lock(), len) {
+            if len > self.options.max_bytes || !self.evict() {
+                return false;
+            }
+            count(&self.counters.evictions);
+        }
+        true
+    }
+
+    fn fits(&self, table: &Index<R::Key>, len: u64) -> bool {
+        let bytes = table.bytes().checked_add(len);
+        table.len() < self.options.max_entries && bytes.is_some_and(|bytes| bytes <= self.options.max_bytes)
+    }
+
     /// Sends the evicting hand round, twice at most: the first round only notes what was not asked for since.
     fn evict(&self) -> bool {
         let mut left = 2 * self.table.lock().len();
@@ -154,32 +165,34 @@ impl<R: Registrar> Shared<R> {
     /// The device lock, with room for one installation. Allocates and frees outside the lock only.
     fn table_with_room(&self) -> TableGuard<'_, Index<R::Key>> {
         loop {
-            let mut table = self.table.lock();
-            if table.intervals().has_room() {
+            let table = self.table.lock();
+            if table.has_room() {
                 return table;
             }
-            let wanted = table.intervals().larger();
             drop(table);
-            let spare = Spare::with_capacity(wanted);
-            let mut table = self.table.lock();
-            let old = table.intervals().reserve_from(spare);
-            drop(table);
+            // One after the other, so that the table with most room is taken over last.
+            let old = self.registry.places.grow(|places, fresh| {
+                let room = Room::for_places(places, fresh);
+                self.table.lock().grow(room)
+            });
             drop(old);
         }
     }
 
     /// Takes back what was registered by an attempt that did not commit: nobody else knows of it.
-    fn undo(&self, registered: &Registration<R::Key>) {
+    fn undo(&self, key: R::Key) {
         if planted("undo-forgotten") {
             return;
         }
-        if self.registrar.deregister(registered.key).is_err() {
+        if self.registrar.deregister(key).is_err() {
             count(&self.counters.deregister_failures);
         }
     }
 
     fn count_collision(&self, range: PageRange, verdict: Verdict) {
         count(&self.counters.retries);
+        #[cfg(feature = "tracing")]
+        tracing::debug!(%range, ?verdict, "an attempt collided and is made again");
         if let Verdict::Hit(by) = verdict {
             count(&self.counters.collisions);
             if by.is_some_and(|by| !by.overlaps(range)) {

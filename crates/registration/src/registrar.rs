@@ -22,13 +22,58 @@ impl Access {
     }
 }
 
+/// A device's name for a registration: two words, so that readers can look at one while it is being replaced and see that.
+///
+/// ```
+/// # use pagemirror_registration::Key;
+/// /// What an RDMA device gives for a registration.
+/// #[derive(Debug, Clone, Copy)]
+/// struct Keys {
+///     local: u32,
+///     remote: u32,
+/// }
+///
+/// impl Key for Keys {
+///     fn into_words(self) -> [u64; 2] {
+///         [self.local.into(), self.remote.into()]
+///     }
+///     fn from_words([local, remote]: [u64; 2]) -> Self {
+///         Self { local: local as u32, remote: remote as u32 }
+///     }
+/// }
+/// ```
+pub trait Key: Copy + Send + Sync + fmt::Debug + 'static {
+    /// The name as two words.
+    fn into_words(self) -> [u64; 2];
+
+    /// The name that was made into these words.
+    fn from_words(words: [u64; 2]) -> Self;
+}
+
+macro_rules! number_is_a_key {
+    ($($number:ty)*) => {
+        $(impl Key for $number {
+            #[inline]
+            fn into_words(self) -> [u64; 2] {
+                [self as u64, 0]
+            }
+            #[inline]
+            fn from_words(words: [u64; 2]) -> Self {
+                words[0] as $number
+            }
+        })*
+    };
+}
+
+number_is_a_key!(u8 u16 u32 u64 usize);
+
 /// A device that registers ranges of memory: it pins their pages and names them by a key.
 ///
 /// Implementations may be slow and may fail. They are called by the thread that misses and by the cache's worker, at the
 /// same time; never by the pump, never under a lock of the cache.
 pub trait Registrar: Send + Sync + 'static {
     /// Names a registration to the device.
-    type Key: Copy + Send + Sync + fmt::Debug + 'static;
+    type Key: Key;
 
     /// Registers the pages that are mapped at `range` now.
     ///

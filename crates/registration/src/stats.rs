@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use pagemirror_core::collision::Conservative;
 use pagemirror_core::gate::LostCause;
 use pagemirror_core::notify::Event;
-use pagemirror_sync::Mutex;
 use pagemirror_sync::atomic::{AtomicU64, Ordering};
+use pagemirror_sync::{LANES, Lane, Mutex};
 
 /// What a caller of the cache had to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,17 @@ pub enum WaitCause {
 impl WaitCause {
     /// Every cause, in the order of [`Stats::waits`].
     pub const ALL: [Self; 4] = [Self::Invalidation, Self::Gate, Self::Probe, Self::Room];
+
+    /// One word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalidation => "invalidation",
+            Self::Gate => "gate",
+            Self::Probe => "probe",
+            Self::Room => "room",
+        }
+    }
 }
 
 /// Waits of one cause.
@@ -91,6 +102,12 @@ pub struct Stats {
     pub one_shots_in_doubt: u64,
     /// Leases for one use because every attempt collided.
     pub one_shots_contended: u64,
+    /// Leases for one use because the cache's own limits left no room.
+    pub one_shots_over_limit: u64,
+    /// Registrations that are live now.
+    pub entries: u64,
+    /// Bytes that they cover.
+    pub bytes: u64,
     /// Uses begun.
     pub uses: u64,
     /// Uses refused because a lease was stale.
@@ -114,20 +131,39 @@ const LONGEST: u64 = 3_600_000_000_000;
 
 /// The counters themselves.
 pub(crate) struct Counters {
-    pub(crate) hits: AtomicU64,
+    /// What hits count, by lane: no two threads write the same line.
+    lanes: Box<[LaneCounters]>,
     pub(crate) misses: AtomicU64,
     pub(crate) collisions: AtomicU64,
     pub(crate) retries: AtomicU64,
     pub(crate) false_retries: AtomicU64,
     pub(crate) one_shots_in_doubt: AtomicU64,
     pub(crate) one_shots_contended: AtomicU64,
-    pub(crate) uses: AtomicU64,
+    pub(crate) one_shots_over_limit: AtomicU64,
     pub(crate) stale: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) register_failures: AtomicU64,
     pub(crate) deregister_failures: AtomicU64,
     /// Taken only by who has just waited.
     waits: [Mutex<Option<Histogram<u64>>>; 4],
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct LaneCounters {
+    hits: AtomicU64,
+    uses: AtomicU64,
+}
+
+/// Adds one in this thread's lane.
+#[inline]
+fn count_in(lane: Lane, counter: &AtomicU64) {
+    // ORDERING: Relaxed; a statistic. In a lane of its own nobody else writes.
+    if lane.is_exclusive() {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    } else {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Adds one. All counters are statistics: nothing is decided by them.
@@ -142,20 +178,30 @@ impl Counters {
         // Two significant digits: a wait is told to 1 %. Bounds that cannot fail; if they did, waits are not recorded.
         let waits = || Mutex::new(Histogram::new_with_bounds(1, LONGEST, 2).ok());
         Self {
-            hits: zero(),
+            lanes: (0..LANES).map(|_| LaneCounters::default()).collect(),
             misses: zero(),
             collisions: zero(),
             retries: zero(),
             false_retries: zero(),
             one_shots_in_doubt: zero(),
             one_shots_contended: zero(),
-            uses: zero(),
+            one_shots_over_limit: zero(),
             stale: zero(),
             evictions: zero(),
             register_failures: zero(),
             deregister_failures: zero(),
             waits: [waits(), waits(), waits(), waits()],
         }
+    }
+
+    #[inline]
+    pub(crate) fn hit(&self, lane: Lane) {
+        count_in(lane, &self.lanes[lane.index()].hits);
+    }
+
+    #[inline]
+    pub(crate) fn used(&self, lane: Lane) {
+        count_in(lane, &self.lanes[lane.index()].uses);
     }
 
     /// Records a wait that began at `since` and is over.
@@ -170,14 +216,15 @@ impl Counters {
         // ORDERING: Relaxed; statistics.
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            hits: load(&self.hits),
+            hits: self.lanes.iter().map(|lane| load(&lane.hits)).sum(),
             misses: load(&self.misses),
             collisions: load(&self.collisions),
             retries: load(&self.retries),
             false_retries: load(&self.false_retries),
             one_shots_in_doubt: load(&self.one_shots_in_doubt),
             one_shots_contended: load(&self.one_shots_contended),
-            uses: load(&self.uses),
+            one_shots_over_limit: load(&self.one_shots_over_limit),
+            uses: self.lanes.iter().map(|lane| load(&lane.uses)).sum(),
             stale: load(&self.stale),
             evictions: load(&self.evictions),
             register_failures: load(&self.register_failures),

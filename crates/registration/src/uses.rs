@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
 use pagemirror_core::error::Error as CoreError;
-use pagemirror_core::gate::Entered;
+use pagemirror_core::gate::{Entered, Section};
 use pagemirror_core::source::Probe;
 use pagemirror_core::wait::{Deadline, Interrupted, Wait};
 use pagemirror_sync::atomic::Ordering;
@@ -29,7 +29,7 @@ use crate::cache::{Freshness, RegistrationCache, Shared};
 use crate::error::Error;
 use crate::lease::{Kind, Lease};
 use crate::registrar::{Access, Registered, Registrar};
-use crate::registration::Registration;
+use crate::registry::{Begun, Leased, Name};
 use crate::stats::{WaitCause, count};
 
 /// Leases of one use that need no allocation.
@@ -45,15 +45,29 @@ const PROBE_NAP: Duration = Duration::from_micros(100);
 /// A submission that is under way. Give it back when the device has completed everything that was submitted: by
 /// [`complete`](Self::complete), or by dropping it. Until then the pages stay registered.
 #[must_use = "give the use back when the device has completed"]
-pub struct Use<R: Registrar> {
-    held: SmallVec<[Held<R::Key>; INLINE]>,
+pub struct Use<'c, R: Registrar> {
+    /// What a use of one lease holds. Those of several are all in `rest`.
+    first: Option<Begun<'c>>,
+    rest: Option<Box<Rest<R::Key>>>,
+    shared: &'c Arc<Shared<R>>,
+}
+
+/// A [`Use`] that owns its part of the cache, so that it can be kept anywhere.
+#[must_use = "give the use back when the device has completed"]
+pub struct OwnedUse<R: Registrar> {
+    first: Option<Name>,
+    rest: Option<Box<Rest<R::Key>>>,
     shared: Arc<Shared<R>>,
 }
 
-struct Held<K> {
-    registration: Arc<Registration<K>>,
-    one_shot: bool,
-    begun: bool,
+/// What a use of several leases holds. Apart, so that a use of one is small.
+struct Rest<K>(Vec<Held<K>>);
+
+enum Held<K> {
+    /// A registration of the cache.
+    Cached(Name),
+    /// One that was made for this use alone.
+    OneShot(Registered<K>),
 }
 
 impl<R: Registrar> RegistrationCache<R> {
@@ -65,6 +79,7 @@ impl<R: Registrar> RegistrationCache<R> {
     ///
     /// # Blocking
     /// As both.
+    #[inline(always)]
     pub fn begin_at<T>(
         &self,
         address: VirtAddr,
@@ -72,7 +87,7 @@ impl<R: Registrar> RegistrationCache<R> {
         access: Access,
         deadline: &Deadline<'_>,
         submit: impl FnOnce(Registered<R::Key>) -> T,
-    ) -> Result<(Use<R>, T), Error> {
+    ) -> Result<(Use<'_, R>, T), Error> {
         let mut submit = Some(submit);
         loop {
             let lease = self.get(address, len, access, deadline)?;
@@ -100,104 +115,190 @@ impl<R: Registrar> RegistrationCache<R> {
     ///
     /// # Blocking
     /// Sleeps while the pump reads events and, at the strict level, while the kernel changes memory that is watched.
-    pub fn begin<T>(
-        &self,
-        leases: &[&Lease<R>],
+    #[inline(always)]
+    pub fn begin<'c, T>(
+        &'c self,
+        leases: &[&Lease<'c, R>],
         deadline: &Deadline<'_>,
         submit: impl FnOnce(&[Registered<R::Key>]) -> T,
-    ) -> Result<(Use<R>, T), Error> {
-        let all = leases.first().map_or(PageRange::ALL, |lease| lease.range);
-        let mut using = Use { held: SmallVec::new(), shared: Arc::clone(&self.shared) };
+    ) -> Result<(Use<'c, R>, T), Error> {
+        let range = leases.first().map_or(PageRange::ALL, |lease| lease.range);
+        if let Some(lease) = leases.iter().find(|lease| !Arc::ptr_eq(lease.shared, &self.shared)) {
+            return Err(Error::Foreign { range: lease.range });
+        }
+        if let [Lease { kind: Kind::Cached(leased), .. }] = leases {
+            return self.shared.begin_one(*leased, range, deadline, submit);
+        }
+        match self.shared.begin_all(leases, range, deadline, submit) {
+            Ok((using, result)) => Ok((using, result)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<R: Registrar> Shared<R> {
+    /// Begins a use of one registration: the path of a hit.
+    #[inline(always)]
+    fn begin_one<'c, T>(
+        self: &'c Arc<Self>,
+        leased: Leased<'c>,
+        range: PageRange,
+        deadline: &Deadline<'_>,
+        submit: impl FnOnce(&[Registered<R::Key>]) -> T,
+    ) -> Result<(Use<'c, R>, T), Error> {
+        let section = self.enter(range, deadline)?;
+        let Some((begun, registered)) = self.registry.begin_use(section.lane(), leased) else {
+            drop(section);
+            return Err(self.refuse_stale(range));
+        };
+        let using = Use { first: Some(begun), rest: None, shared: self };
+        Ok(self.submit(section, using, || submit(&[registered])))
+    }
+
+    /// Begins a use of any number of leases, registering first what is for one use.
+    #[cold]
+    #[inline(never)]
+    fn begin_all<T>(
+        self: &Arc<Self>,
+        leases: &[&Lease<'_, R>],
+        range: PageRange,
+        deadline: &Deadline<'_>,
+        submit: impl FnOnce(&[Registered<R::Key>]) -> T,
+    ) -> Result<(Use<'_, R>, T), Error> {
         if pagemirror_sync::section_depth(|depth| depth.get()) > 0 {
             return Err(Error::Nested);
         }
+        // Both have room for all: nothing is allocated in the section.
+        let rest = Some(Box::new(Rest(Vec::with_capacity(leases.len()))));
+        let mut registered: SmallVec<[Registered<R::Key>; INLINE]> = SmallVec::with_capacity(leases.len());
+        let mut using = Use { first: None, rest, shared: self };
         for lease in leases {
-            if !Arc::ptr_eq(&lease.shared, &self.shared) {
-                return Err(Error::Foreign { range: lease.range });
-            }
-            using.hold(lease, deadline)?;
+            using.register_one_shot(lease, deadline)?;
         }
-        let registered: SmallVec<[Registered<R::Key>; INLINE]> = using.held.iter().map(Held::registered).collect();
-        let gate = self.shared.space().gate();
-        loop {
-            self.shared.wait_quiet(all, deadline)?;
-            match gate.enter() {
-                Entered::Open(section) => {
-                    if let Err(stale) = using.begin_all() {
-                        drop(section);
-                        count(&self.shared.counters.stale);
-                        // The worker may have seen the count that was taken back just now.
-                        self.shared.bell.ring();
-                        return Err(stale);
+        let section = self.enter(range, deadline)?;
+        let mut made = 0;
+        for lease in leases {
+            match &lease.kind {
+                Kind::Cached(leased) => match self.registry.begin_use(section.lane(), *leased) {
+                    Some((begun, found)) => {
+                        using.rest().push(Held::Cached(self.registry.name(begun)));
+                        registered.push(found);
                     }
-                    // A panic in `submit` leaves the use forgotten: its pages stay registered for ever.
-                    let using = ManuallyDrop::new(using);
-                    let result = submit(&registered);
-                    drop(section);
-                    count(&self.shared.counters.uses);
-                    return Ok((ManuallyDrop::into_inner(using), result));
+                    None => {
+                        drop(section);
+                        return Err(self.refuse_stale(lease.range));
+                    }
+                },
+                Kind::OneShot(_) => {
+                    // Those for one use are at the front of what is held, in their own order.
+                    registered.extend(using.rest().get(made).and_then(Held::one_shot));
+                    made += 1;
                 }
-                Entered::Raised => self.shared.wait_gate(all, deadline)?,
-                Entered::Lost(cause) => return Err(Error::lost(all, cause)),
+            }
+        }
+        Ok(self.submit(section, using, || submit(&registered)))
+    }
+
+    /// Enters a section with the gate open, waiting outside while it is not.
+    #[inline(always)]
+    fn enter(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<Section<'_>, Error> {
+        let gate = self.space().gate();
+        loop {
+            self.wait_quiet(range, deadline)?;
+            match gate.enter() {
+                Entered::Open(section) => return Ok(section),
+                Entered::Raised => self.wait_gate(range, deadline)?,
+                Entered::Lost(cause) => return Err(Error::lost(range, cause)),
                 Entered::Nested => return Err(Error::Nested),
             }
         }
     }
+
+    /// Submits in the section, and leaves it.
+    #[inline(always)]
+    fn submit<'c, T>(&self, section: Section<'_>, using: Use<'c, R>, submit: impl FnOnce() -> T) -> (Use<'c, R>, T) {
+        // A panic in `submit` leaves the use forgotten: its pages stay registered for ever.
+        let using = ManuallyDrop::new(using);
+        let result = submit();
+        let lane = section.lane();
+        drop(section);
+        self.counters.used(lane);
+        (ManuallyDrop::into_inner(using), result)
+    }
+
+    #[cold]
+    fn refuse_stale(&self, range: PageRange) -> Error {
+        count(&self.counters.stale);
+        Error::Stale { range }
+    }
 }
 
-impl<R: Registrar> Use<R> {
+impl<R: Registrar> Use<'_, R> {
     /// Gives the use back: the device has completed everything that was submitted in it.
+    #[inline(always)]
     pub fn complete(self) {
         drop(self);
     }
 
-    /// Holds the registration behind `lease`. What is for one use is registered here, after the request has arrived, and
-    /// shared with nobody.
-    fn hold(&mut self, lease: &Lease<R>, deadline: &Deadline<'_>) -> Result<(), Error> {
-        let held = match &lease.kind {
-            Kind::Cached(registration) => {
-                Held { registration: Arc::clone(registration), one_shot: false, begun: false }
-            }
-            Kind::OneShot(used) => {
-                // ORDERING: Relaxed; only one caller wins, nothing else hangs on it.
-                if used.swap(true, Ordering::Relaxed) {
-                    return Err(Error::Stale { range: lease.range });
-                }
-                let key = self.shared.register_key(lease.range, lease.access, deadline)?;
-                let registration = Arc::new(Registration::for_one_use(lease.range, lease.access, key));
-                Held { registration, one_shot: true, begun: true }
-            }
-        };
-        self.held.push(held);
-        Ok(())
+    /// The same use, no longer bound to the borrow of the cache: for keeping uses beside it, until the device says that they
+    /// have completed. Costs two changes of a count that all threads share.
+    pub fn into_owned(mut self) -> OwnedUse<R> {
+        let (first, rest) = (self.first.take(), self.rest.take());
+        let first = first.map(|begun| self.shared.registry.name(begun));
+        OwnedUse { first, rest, shared: Arc::clone(self.shared) }
     }
 
-    /// Counts the use on every registration, or says which is stale. In the section: frees and allocates nothing.
-    fn begin_all(&mut self) -> Result<(), Error> {
-        for held in &mut self.held {
-            if !held.begun && !held.registration.begin_use() {
-                return Err(Error::Stale { range: held.registration.range });
-            }
-            held.begun = true;
+    fn rest(&mut self) -> &mut Vec<Held<R::Key>> {
+        &mut self.rest.get_or_insert_with(|| Box::new(Rest(Vec::new()))).0
+    }
+
+    /// What is for one use is registered here, after the request has arrived, and shared with nobody.
+    fn register_one_shot(&mut self, lease: &Lease<'_, R>, deadline: &Deadline<'_>) -> Result<(), Error> {
+        let Kind::OneShot(used) = &lease.kind else { return Ok(()) };
+        // ORDERING: Relaxed; only one caller wins, nothing else hangs on it.
+        if used.swap(true, Ordering::Relaxed) {
+            return Err(Error::Stale { range: lease.range });
         }
+        let key = self.shared.register_key(lease.range, lease.access, deadline)?;
+        self.rest().push(Held::OneShot(Registered { key, range: lease.range }));
         Ok(())
+    }
+}
+
+impl<R: Registrar> Shared<R> {
+    /// Gives a use of several back. Says whether the worker may be waiting for that.
+    #[cold]
+    #[inline(never)]
+    fn end_rest(&self, rest: Option<Box<Rest<R::Key>>>) -> bool {
+        let mut finished = false;
+        for held in rest.into_iter().flat_map(|rest| rest.0) {
+            match held {
+                Held::Cached(name) => finished |= self.registry.end_named(name),
+                Held::OneShot(registered) => {
+                    self.let_go(registered.key);
+                    finished = true;
+                }
+            }
+        }
+        finished
     }
 }
 
 impl<K: Copy> Held<K> {
-    fn registered(&self) -> Registered<K> {
-        Registered { key: self.registration.key, range: self.registration.range }
+    fn one_shot(&self) -> Option<Registered<K>> {
+        match self {
+            Self::OneShot(registered) => Some(*registered),
+            Self::Cached(_) => None,
+        }
     }
 }
 
-impl<R: Registrar> Drop for Use<R> {
+impl<R: Registrar> Drop for Use<'_, R> {
+    #[inline(always)]
     fn drop(&mut self) {
-        let mut finished = false;
-        for held in self.held.drain(..).filter(|held| held.begun) {
-            finished |= held.registration.end_use();
-            if held.one_shot {
-                self.shared.deregistrations.hand_over(held.registration);
-            }
+        let mut finished = self.first.is_some_and(|begun| self.shared.registry.end_use(begun));
+        if let Some(rest) = self.rest.take() {
+            finished |= self.shared.end_rest(Some(rest));
         }
         if finished {
             self.shared.bell.ring();
@@ -205,27 +306,64 @@ impl<R: Registrar> Drop for Use<R> {
     }
 }
 
-impl<R: Registrar> fmt::Debug for Use<R> {
+impl<R: Registrar> OwnedUse<R> {
+    /// Gives the use back: the device has completed everything that was submitted in it.
+    pub fn complete(self) {
+        drop(self);
+    }
+}
+
+impl<R: Registrar> Drop for OwnedUse<R> {
+    fn drop(&mut self) {
+        let finished = self.first.is_some_and(|name| self.shared.registry.end_named(name));
+        if self.shared.end_rest(self.rest.take()) || finished {
+            self.shared.bell.ring();
+        }
+    }
+}
+
+impl<R: Registrar> fmt::Debug for OwnedUse<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.held.iter().map(|held| &held.registration)).finish()
+        f.debug_struct("OwnedUse").finish_non_exhaustive()
+    }
+}
+
+impl<R: Registrar> fmt::Debug for Use<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Use")
+            .field("leases", &(self.rest.as_ref().map_or(0, |rest| rest.0.len()) + usize::from(self.first.is_some())))
+            .finish_non_exhaustive()
     }
 }
 
 impl<R: Registrar> Shared<R> {
     /// At the strict level: waits until every change that the kernel has begun was read. Asked again until the deadline,
     /// because a change stays under way until its caller has been scheduled again.
+    #[inline(always)]
     fn wait_quiet(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<(), Error> {
         if self.options.freshness == Freshness::Ordered {
             return Ok(());
         }
-        let mut since = None;
+        // The probe may sleep.
+        if pagemirror_sync::section_depth(|depth| depth.get()) > 0 {
+            return Err(Error::Nested);
+        }
+        match self.source.probe() {
+            Probe::Quiet => Ok(()),
+            Probe::Lost(cause) => Err(Error::lost(range, cause)),
+            Probe::Changing => self.wait_for_quiet(range, deadline),
+        }
+    }
+
+    #[cold]
+    fn wait_for_quiet(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<(), Error> {
+        let since = Instant::now();
         for round in 0_u32.. {
             match self.source.probe() {
                 Probe::Quiet => break,
                 Probe::Lost(cause) => return Err(Error::lost(range, cause)),
                 Probe::Changing => {}
             }
-            since.get_or_insert_with(Instant::now);
             self.check(range, deadline)?;
             match round {
                 0..PROBE_YIELDS => {}
@@ -233,12 +371,11 @@ impl<R: Registrar> Shared<R> {
                 _ => thread::sleep(PROBE_NAP),
             }
         }
-        if let Some(since) = since {
-            self.counters.waited(WaitCause::Probe, since);
-        }
+        self.counters.waited(WaitCause::Probe, since);
         Ok(())
     }
 
+    #[cold]
     fn wait_gate(&self, range: PageRange, deadline: &Deadline<'_>) -> Result<(), Error> {
         let since = Instant::now();
         let gate = self.space().gate();

@@ -215,6 +215,7 @@ fn dropping_the_cache_lets_everything_go_but_what_is_in_use() {
     let (device, cache) = cache_with(&process, 8, Options::default());
     let leases: Vec<_> = (0..4).map(|page| cache.get(address(page), PAGE, Access::Read, &soon()).unwrap()).collect();
     let (using, key) = cache.begin(&[&leases[1]], &soon(), |registered| registered[0].key).unwrap();
+    let using = using.into_owned();
     drop(leases);
     drop(cache);
     for _ in 0..200 {
@@ -252,10 +253,12 @@ fn closing_waits_for_the_last_use() {
     let process = Process::new(2);
     let (device, cache) = cache_with(&process, 8, Options::default());
     let (using, ()) = cache.begin_at(address(0), PAGE, Access::Read, &soon(), |_| ()).unwrap();
+    let using = using.into_owned();
     later(|| using.complete(), || assert!(cache.close(Duration::from_secs(20)), "the use was given back"));
     assert_eq!(device.in_use(), 0);
     let (device, cache) = cache_with(&process, 8, Options::default());
     let (using, ()) = cache.begin_at(address(0), PAGE, Access::Read, &soon(), |_| ()).unwrap();
+    let using = using.into_owned();
     assert!(!cache.close(Duration::from_millis(30)), "a use is under way");
     assert_eq!(device.in_use(), 1);
     using.complete();

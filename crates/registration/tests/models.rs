@@ -35,6 +35,19 @@ fn send(process: &Process, device: &Device, cache: &RegistrationCache<Slots>, pa
     }
 }
 
+/// One request while nothing is invalidated: a lease once given is good, however much room others need meanwhile.
+fn send_undisturbed(device: &Device, cache: &RegistrationCache<Slots>, page: u64) {
+    let lease = cache.get(address(page), model::PAGE, Access::Read, &soon()).unwrap();
+    let begun = cache.begin(&[&lease], &soon(), |registered| registered[0].key);
+    let (using, key) = begun.expect("leased, and nobody has touched its memory");
+    drop(lease);
+    thread::yield_now();
+    assert_eq!(device.slot(key).map(|pinned| pinned.page), Some(page), "let go while it was in use");
+    let again = cache.try_get(address(page), model::PAGE, Access::Read).unwrap();
+    drop(again.expect("evicted while it was in use"));
+    using.complete();
+}
+
 fn unwrap_cache(cache: Arc<RegistrationCache<Slots>>) -> RegistrationCache<Slots> {
     Arc::try_unwrap(cache).expect("the last one")
 }
@@ -76,10 +89,10 @@ fn eviction_and_lease_drop() {
         let cache = cache(&process, &device);
         let kept = cache.get(address(0), model::PAGE, Access::Read, &soon()).unwrap();
         let other = {
-            let (process, device, cache) = (Arc::clone(&process), Arc::clone(&device), Arc::clone(&cache));
+            let (device, cache) = (Arc::clone(&device), Arc::clone(&cache));
             thread::spawn(move || {
-                send(&process, &device, &cache, 1);
-                send(&process, &device, &cache, 2);
+                send_undisturbed(&device, &cache, 1);
+                send_undisturbed(&device, &cache, 2);
             })
         };
         for _ in 0..2 {
@@ -89,12 +102,51 @@ fn eviction_and_lease_drop() {
             using.complete();
         }
         other.join().unwrap();
-        let again = cache.begin(&[&kept], &soon(), |_| ()).expect("leased all the time, and nobody touched it");
-        again.0.complete();
+        let (again, ()) = cache.begin(&[&kept], &soon(), |_| ()).expect("leased all the time, and nobody touched it");
+        again.complete();
         drop(kept);
         send(&process, &device, &cache, 1);
         send(&process, &device, &cache, 2);
         assert_eq!(cache.stats().false_retries, 0);
+        close(unwrap_cache(cache), &device);
+    });
+}
+
+/// Two that need the only slot in turn: what one leases or uses is not evicted for the other.
+#[test]
+fn eviction_against_lease_and_use() {
+    explore(|| {
+        let process = Process::new(2);
+        let device = Device::new(&process, 1);
+        let cache = cache(&process, &device);
+        let other = {
+            let (device, cache) = (Arc::clone(&device), Arc::clone(&cache));
+            thread::spawn(move || {
+                send_undisturbed(&device, &cache, 1);
+                send_undisturbed(&device, &cache, 1);
+            })
+        };
+        send_undisturbed(&device, &cache, 0);
+        send_undisturbed(&device, &cache, 0);
+        other.join().unwrap();
+        close(unwrap_cache(cache), &device);
+    });
+}
+
+/// What somebody asks to be given up, without the pump and its gate, beside a use that is just being begun.
+#[test]
+fn begin_against_requested_eviction() {
+    explore(|| {
+        let process = Process::new(1);
+        let device = Device::new(&process, 2);
+        let cache = cache(&process, &device);
+        let other = {
+            let cache = Arc::clone(&cache);
+            thread::spawn(move || cache.evict(address(0), model::PAGE).unwrap())
+        };
+        send(&process, &device, &cache, 0);
+        send(&process, &device, &cache, 0);
+        other.join().unwrap();
         close(unwrap_cache(cache), &device);
     });
 }
@@ -144,12 +196,13 @@ fn one_shots_in_doubt() {
             let (process, device, cache) = (Arc::clone(&process), Arc::clone(&device), Arc::clone(&cache));
             thread::spawn(move || send(&process, &device, &cache, 0))
         };
-        let lease = cache.get(address(0), model::PAGE, Access::Read, &soon()).unwrap();
-        assert!(lease.is_one_shot());
+        let once = cache.get(address(0), model::PAGE, Access::Read, &soon()).unwrap();
+        assert!(once.is_one_shot());
         assert_eq!(cache.stats().hits, 0);
-        let (first, _) = cache.begin(&[&lease], &soon(), |_| ()).unwrap();
-        assert!(matches!(cache.begin(&[&lease], &soon(), |_| ()), Err(Error::Stale { .. })), "for one use");
+        let (first, _) = cache.begin(&[&once], &soon(), |_| ()).unwrap();
+        assert!(matches!(cache.begin(&[&once], &soon(), |_| ()), Err(Error::Stale { .. })), "for one use");
         first.complete();
+        drop(once);
         user.join().unwrap();
         doubt.end(doubt.mark());
         let lease = cache.get(address(0), model::PAGE, Access::Read, &soon()).unwrap();

@@ -21,7 +21,9 @@ mod lock;
 #[cfg(sim)]
 pub mod sim;
 
-pub use backend::{atomic, hint, section_depth, thread, thread_index, time};
+pub use backend::{
+    LANES, Lane, atomic, fence_for_loom, hint, lane, lanes_in_use, section_depth, thread, thread_index, time,
+};
 pub use lock::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use std::sync::{Arc, OnceLock};
 

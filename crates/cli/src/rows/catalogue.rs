@@ -30,6 +30,58 @@ pub(crate) enum RowName {
     NoDoubt,
     /// Control: the adversary of `discard2`, and a doubt ends when a page is seen absent
     FirstAbsence,
+    /// Anonymous pages
+    #[value(name = "kind-anonymous")]
+    #[serde(rename = "kind-anonymous")]
+    KindAnonymous,
+    /// Transparent huge pages of 2 MiB
+    #[value(name = "kind-thp")]
+    #[serde(rename = "kind-thp")]
+    KindThp,
+    /// Transparent huge pages of 64 KiB
+    #[value(name = "kind-mthp")]
+    #[serde(rename = "kind-mthp")]
+    KindMthp,
+    /// Private pages of hugetlbfs
+    #[value(name = "kind-hugetlb")]
+    #[serde(rename = "kind-hugetlb")]
+    KindHugetlb,
+    /// Shared pages of hugetlbfs
+    #[value(name = "kind-hugetlb-shared")]
+    #[serde(rename = "kind-hugetlb-shared")]
+    KindHugetlbShared,
+    /// Shared mappings of a memfd
+    #[value(name = "kind-memfd")]
+    #[serde(rename = "kind-memfd")]
+    KindMemfd,
+    /// Shared mappings of a file on tmpfs
+    #[value(name = "kind-tmpfs")]
+    #[serde(rename = "kind-tmpfs")]
+    KindTmpfs,
+    /// Shared anonymous memory
+    #[value(name = "kind-shared-anonymous")]
+    #[serde(rename = "kind-shared-anonymous")]
+    KindSharedAnonymous,
+    /// System V segments: served, never cached
+    #[value(name = "kind-system-v")]
+    #[serde(rename = "kind-system-v")]
+    KindSystemV,
+    /// Private mappings of a file on a disk
+    #[value(name = "kind-private-file")]
+    #[serde(rename = "kind-private-file")]
+    KindPrivateFile,
+    /// Shared mappings of a file on a disk: refused, and sent by address
+    #[value(name = "kind-shared-file")]
+    #[serde(rename = "kind-shared-file")]
+    KindSharedFile,
+    /// Buffers on the stacks of threads that come and go
+    #[value(name = "kind-stack")]
+    #[serde(rename = "kind-stack")]
+    KindStack,
+    /// The heap behind the break
+    #[value(name = "kind-brk")]
+    #[serde(rename = "kind-brk")]
+    KindBreak,
 }
 
 /// What a row is expected to show.
@@ -56,7 +108,7 @@ impl Expected {
 }
 
 impl RowName {
-    /// Every row, in the order in which they run.
+    /// Every row of a run of everything, in the order in which they run. Those of single kinds of memory are asked for.
     pub(crate) const ALL: [Self; 11] = [
         Self::Mix,
         Self::Reuse,
@@ -70,6 +122,31 @@ impl RowName {
         Self::NoDoubt,
         Self::FirstAbsence,
     ];
+
+    /// One row for each kind of memory: what `--kind all` runs.
+    pub(crate) const KINDS: [Self; 13] = [
+        Self::KindAnonymous,
+        Self::KindThp,
+        Self::KindMthp,
+        Self::KindHugetlb,
+        Self::KindHugetlbShared,
+        Self::KindMemfd,
+        Self::KindTmpfs,
+        Self::KindSharedAnonymous,
+        Self::KindSystemV,
+        Self::KindPrivateFile,
+        Self::KindSharedFile,
+        Self::KindStack,
+        Self::KindBreak,
+    ];
+
+    /// What the name of every row of a kind of memory begins with.
+    pub(crate) const KIND: &str = "kind-";
+
+    /// Whether this is the row of a kind of memory: one that this machine may not have.
+    pub(crate) fn is_kind(self) -> bool {
+        self.text().starts_with(Self::KIND)
+    }
 
     /// The name that `--row` takes.
     pub(crate) fn text(self) -> &'static str {
@@ -85,6 +162,19 @@ impl RowName {
             Self::NoProbe => "no-probe",
             Self::NoDoubt => "no-doubt",
             Self::FirstAbsence => "first-absence",
+            Self::KindAnonymous => "kind-anonymous",
+            Self::KindThp => "kind-thp",
+            Self::KindMthp => "kind-mthp",
+            Self::KindHugetlb => "kind-hugetlb",
+            Self::KindHugetlbShared => "kind-hugetlb-shared",
+            Self::KindMemfd => "kind-memfd",
+            Self::KindTmpfs => "kind-tmpfs",
+            Self::KindSharedAnonymous => "kind-shared-anonymous",
+            Self::KindSystemV => "kind-system-v",
+            Self::KindPrivateFile => "kind-private-file",
+            Self::KindSharedFile => "kind-shared-file",
+            Self::KindStack => "kind-stack",
+            Self::KindBreak => "kind-brk",
         }
     }
 
@@ -95,6 +185,7 @@ impl RowName {
             Self::Mix | Self::Reuse | Self::Discard | Self::Discard2 | Self::Link | Self::Bystander => Expected::Zero,
             Self::Naive => Expected::Stale,
             Self::ReadThenInvalidate | Self::NoProbe | Self::NoDoubt | Self::FirstAbsence => Expected::StaleByLuck,
+            _ => Expected::Zero,
         }
     }
 
@@ -106,6 +197,8 @@ impl RowName {
             Self::Naive => 2,
             Self::ReadThenInvalidate | Self::NoProbe | Self::NoDoubt => 4,
             Self::FirstAbsence => 6,
+            // Not part of a run of everything; among themselves they are equal.
+            _ => 5,
         }
     }
 

@@ -48,9 +48,9 @@ impl<'o> Piece<'o> {
 }
 
 /// A use that was begun.
-pub(crate) struct Begun {
-    pub(crate) lease: Lease<FixedBuffers>,
-    pub(crate) using: Use<FixedBuffers>,
+pub(crate) struct Begun<'r> {
+    pub(crate) lease: Lease<'r, FixedBuffers>,
+    pub(crate) using: Use<'r, FixedBuffers>,
     /// The newest complete generation just before it began.
     pub(crate) since: u64,
 }
@@ -84,7 +84,11 @@ impl<'r> Device<'r> {
 
     /// Sends `piece` through a lease, `held` if that is still good, and checks what arrived. Gives the lease back if it can
     /// be used again.
-    pub(crate) fn send(&mut self, piece: Piece<'_>, held: Option<Lease<FixedBuffers>>) -> Option<Lease<FixedBuffers>> {
+    pub(crate) fn send(
+        &mut self,
+        piece: Piece<'_>,
+        held: Option<Lease<'r, FixedBuffers>>,
+    ) -> Option<Lease<'r, FixedBuffers>> {
         let begun = self.begin(piece, Access::Read, held, |lane, transfer| lane.submit(transfer))?;
         let checked = self.check(piece, begun.since);
         begun.using.complete();
@@ -120,10 +124,11 @@ impl<'r> Device<'r> {
         &mut self,
         piece: Piece<'_>,
         access: Access,
-        held: Option<Lease<FixedBuffers>>,
+        held: Option<Lease<'r, FixedBuffers>>,
         submit: impl Fn(&mut Lane<'r>, Transfer) -> io::Result<()>,
-    ) -> Option<Begun> {
-        let cache = &self.rig.cache;
+    ) -> Option<Begun<'r>> {
+        let rig = self.rig;
+        let cache = &rig.cache;
         let deadline = Deadline::after(LIMIT);
         let (address, len, generations) = (piece.address(), piece.len, piece.object.generations());
         let get = || cache.get(VirtAddr::new(address as u64), len as u64, access, &deadline);
@@ -166,7 +171,7 @@ impl<'r> Device<'r> {
     }
 
     /// An answer that is no use. It is right only while the memory was being changed.
-    fn refused(&self, piece: Piece<'_>, since: u64, error: &Error) -> Option<Begun> {
+    fn refused(&self, piece: Piece<'_>, since: u64, error: &Error) -> Option<Begun<'r>> {
         let window = piece.object.generations().window(since);
         let tally = &self.rig.tally;
         if error.kind() == ErrorKind::Refused && window.until > window.since {

@@ -43,8 +43,14 @@ pub(crate) struct Span {
 pub(crate) enum Backing<'f> {
     /// Private anonymous memory.
     Anonymous,
-    /// A part of a file in memory, from this offset.
+    /// Shared memory that no file shows.
+    SharedAnonymous,
+    /// Private pages of hugetlbfs.
+    Huge,
+    /// A part of a file, from this offset.
     Shared(&'f OwnedFd, u64),
+    /// The same, and what is written stays here.
+    Private(&'f OwnedFd, u64),
 }
 
 /// Whether a mapping may take the place of another.
@@ -63,6 +69,18 @@ impl Span {
         // ORDERING: Relaxed; only the numbers have to differ.
         let at = NEXT.fetch_add((pages + GAP) * page, Ordering::Relaxed);
         Self { at, len: pages * page }
+    }
+
+    /// The same of `bytes`, which begins at a multiple of `unit`.
+    pub(crate) fn reserve_aligned(bytes: usize, unit: usize) -> Self {
+        let page = rustix::param::page_size();
+        let wide = Self::reserve((bytes + unit) / page);
+        Self { at: wide.at.next_multiple_of(unit), len: bytes }
+    }
+
+    /// Memory that the kernel has placed elsewhere: a segment, the break.
+    pub(super) fn elsewhere(at: usize, len: usize) -> Self {
+        Self { at, len }
     }
 
     pub(crate) fn address(self) -> usize {
@@ -102,17 +120,19 @@ impl Span {
             Placement::Free => MapFlags::FIXED_NOREPLACE,
             Placement::Replace => MapFlags::FIXED,
         };
-        let mapped = match backing {
-            Backing::Anonymous => {
-                // SAFETY: what is replaced lies in the reserved area, which nothing refers to.
-                unsafe { rustix::mm::mmap_anonymous(self.pointer(), self.len, READ_WRITE, MapFlags::PRIVATE | fixed) }?
-            }
-            Backing::Shared(file, offset) => {
-                // SAFETY: as above.
-                unsafe {
-                    rustix::mm::mmap(self.pointer(), self.len, READ_WRITE, MapFlags::SHARED | fixed, file, offset)
-                }?
-            }
+        let (flags, file) = match backing {
+            Backing::Anonymous => (MapFlags::PRIVATE, None),
+            Backing::SharedAnonymous => (MapFlags::SHARED, None),
+            Backing::Huge => (MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB, None),
+            Backing::Shared(file, offset) => (MapFlags::SHARED, Some((file, offset))),
+            Backing::Private(file, offset) => (MapFlags::PRIVATE, Some((file, offset))),
+        };
+        let (at, len, flags) = (self.pointer(), self.len, flags | fixed);
+        let mapped = match file {
+            // SAFETY: what is replaced lies in the reserved area, which nothing refers to.
+            None => unsafe { rustix::mm::mmap_anonymous(at, len, READ_WRITE, flags) }?,
+            // SAFETY: as above.
+            Some((file, offset)) => unsafe { rustix::mm::mmap(at, len, READ_WRITE, flags, file, offset) }?,
         };
         assert_eq!(mapped.addr(), self.at, "the kernel keeps to fixed addresses since Linux 4.17");
         Ok(())
@@ -142,6 +162,11 @@ impl Span {
         self.advise(Advice::LinuxRemove)
     }
 
+    /// `MADV_HUGEPAGE`.
+    pub(crate) fn with_huge_pages(self) -> io::Result<()> {
+        self.advise(Advice::LinuxHugepage)
+    }
+
     /// `MADV_NOHUGEPAGE`.
     pub(crate) fn without_huge_pages(self) -> io::Result<()> {
         self.advise(Advice::LinuxNoHugepage)
@@ -165,6 +190,23 @@ impl Span {
             // nothing is mapped the process ends.
             unsafe { at.write_bytes(tag(id, generation, chunk as u64), CHUNK) };
         }
+    }
+}
+
+/// Makes the allocator take much memory behind the break at once and never give it back, so that it does not move the break
+/// while a row does.
+pub(crate) fn leave_the_break_alone() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// More than the row's own threads allocate.
+        const PAD: i32 = 64 << 20;
+        // SAFETY: sets a parameter of the allocator, which is documented to be done at any time by one thread.
+        unsafe { libc::mallopt(libc::M_TOP_PAD, PAD) };
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX) };
+        // Larger than what is free, smaller than a mapping of its own, so the break is moved now.
+        drop(std::hint::black_box(vec![1_u8; 100 << 10]));
+        drop(std::hint::black_box((0..4).map(|_| vec![1_u8; 100 << 10]).collect::<Vec<_>>()));
     }
 }
 

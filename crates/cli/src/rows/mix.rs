@@ -48,7 +48,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Outcome, Unsupported> {
 /// A device thread of `mix`: sends regions and blocks.
 fn drive(rig: &Rig, number: usize, park: &Park, churn: &Churn, mut rng: Rng) {
     let Some(mut device) = Device::new(rig, number) else { return };
-    let mut kept: Vec<Option<(u64, Lease<FixedBuffers>)>> = (0..KEPT).map(|_| None).collect();
+    let mut kept: Vec<Option<(u64, Lease<'_, FixedBuffers>)>> = (0..KEPT).map(|_| None).collect();
     while rig.runs() {
         if churn_is_behind(&rig.tally) || rng.once_in(CHURN_ONCE_IN) {
             churn.step(&mut device, &mut rng);
@@ -81,7 +81,7 @@ fn piece_of<'r>(region: &'r Region, rng: &mut Rng) -> Piece<'r> {
     Piece { object: region, offset: first * page, len: count * page }
 }
 
-fn covers(lease: &Lease<FixedBuffers>, region: &Region, piece: Piece<'_>) -> bool {
+fn covers(lease: &Lease<'_, FixedBuffers>, region: &Region, piece: Piece<'_>) -> bool {
     let start = (region.span().address() + piece.offset) as u64;
     lease.range().start().get() <= start && start + piece.len as u64 <= lease.range().end().get()
 }

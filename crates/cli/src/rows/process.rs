@@ -9,13 +9,19 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use crate::args::RowArgs;
 use crate::stress::report::Outcome;
 
-use super::{Settings, run as run_row};
+use super::{Settings, run as run_row, unprivileged};
 
 /// The parent has gone, or the answer could not be delivered.
 const NOBODY_LISTENS: i32 = 2;
 
 /// Runs the row and ends the process. Threads of the library may still run then; they hold nothing that outlives it.
 pub(crate) fn run(args: &RowArgs) -> ExitCode {
+    if args.unprivileged
+        && let Err(error) = unprivileged::become_nobody()
+    {
+        let lacking = format!("this process could not become an ordinary user: {error}");
+        std::process::exit(deliver(&Outcome::Unsupported(lacking)));
+    }
     if let Some(parent) = args.parent {
         let armed = set_parent_process_death_signal(Some(Signal::KILL));
         // It may have gone before the signal was armed.
@@ -25,7 +31,8 @@ pub(crate) fn run(args: &RowArgs) -> ExitCode {
         }
     }
     let time = Duration::from_millis(args.milliseconds);
-    let outcome = run_row(args.row, &Settings { time, threads: args.threads, seed: args.seed });
+    let settings = Settings { time, threads: args.threads, seed: args.seed, unprivileged: args.unprivileged };
+    let outcome = run_row(args.row, &settings);
     std::process::exit(deliver(&outcome))
 }
 

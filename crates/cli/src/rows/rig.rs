@@ -16,6 +16,7 @@ use super::catalogue::RowName;
 use super::memory::Span;
 use super::ring::Ring;
 use super::tally::Tally;
+use super::unprivileged;
 
 /// How long [`Rig::nap_until`] sleeps between two looks.
 const NAP: Duration = Duration::from_micros(100);
@@ -50,6 +51,7 @@ pub(crate) struct Rig {
     pub(crate) source: Arc<Userfault>,
     pub(crate) tally: Tally,
     pub(crate) clock: Clock,
+    unprivileged: bool,
 }
 
 /// How long a row runs.
@@ -92,7 +94,8 @@ impl Rig {
         let events: Arc<dyn Source> = Arc::<Userfault>::clone(&source);
         let cache = RegistrationCache::new(events, device, setup.options);
         let cache = cache.map_err(|error| Unsupported(format!("a thread could not be started: {error}")))?;
-        Ok(Self { cache, ring, source, tally: Tally::default(), clock: Clock::start(settings.time) })
+        let (tally, clock) = (Tally::default(), Clock::start(settings.time));
+        Ok(Self { cache, ring, source, tally, clock, unprivileged: settings.unprivileged })
     }
 
     /// Whether the row goes on.
@@ -147,7 +150,11 @@ impl Rig {
         }
         self.let_everything_go();
         let mut report = report_of(row, &self.clock, &self.tally);
-        report.note = note;
+        let rights = self.unprivileged.then(|| unprivileged::in_words(&self.source));
+        report.note = match (note, rights) {
+            (Some(note), Some(rights)) => Some(format!("{note}; {rights}")),
+            (note, rights) => note.or(rights),
+        };
         report.told = told(&stats);
         report.cache = CacheFigures { proofs: self.source.stats().proofs, ..figures(&stats) };
         report.waits = waits(&stats);

@@ -140,6 +140,15 @@ impl<'r> Lane<'r> {
         self.ring.submit(&[self.write(transfer)])
     }
 
+    /// Submits a write by address, through no registration.
+    pub(crate) fn submit_by_address(&self, address: usize, len: usize) -> io::Result<()> {
+        // ORDERING: Relaxed, as above.
+        self.ring.answers[self.number].store(NONE, Ordering::Relaxed);
+        let to = types::Fd(self.sent.writer.as_raw_fd());
+        let write = opcode::Write::new(to, std::ptr::without_provenance(address), len as u32);
+        self.ring.submit(&[write.build().user_data(self.number as u64)])
+    }
+
     /// Submits the same behind a link that holds it back until [`feed`](Self::feed).
     pub(crate) fn submit_held(&mut self, transfer: Transfer) -> io::Result<()> {
         // ORDERING: Relaxed, as above.

@@ -23,6 +23,7 @@ pub(crate) struct Order {
     pub(crate) time: Duration,
     pub(crate) threads: usize,
     pub(crate) seed: u64,
+    pub(crate) unprivileged: bool,
 }
 
 /// How a row ended.
@@ -65,6 +66,7 @@ fn start(order: &Order) -> std::io::Result<Child> {
         .args(["--threads", &order.threads.to_string()])
         .args(["--seed", &order.seed.to_string()])
         .args(["--parent", &std::process::id().to_string()])
+        .args(order.unprivileged.then_some("--unprivileged"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

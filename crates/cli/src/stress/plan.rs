@@ -14,8 +14,8 @@ pub(crate) struct Planned {
 /// The rows that were asked for, in the usual order, each with its part of `seconds`. No row has less than its least time,
 /// so a short run may take longer than was asked for.
 pub(crate) fn share_out(asked: &[RowName], seconds: u64) -> Vec<Planned> {
-    let wanted = |name: &RowName| asked.is_empty() || asked.contains(name);
-    let rows: Vec<RowName> = RowName::ALL.into_iter().filter(wanted).collect();
+    let wanted = |name: &RowName| if asked.is_empty() { !name.is_kind() } else { asked.contains(name) };
+    let rows: Vec<RowName> = RowName::ALL.into_iter().chain(RowName::KINDS).filter(wanted).collect();
     let shares: u64 = rows.iter().map(|row| row.share()).sum();
     let time = |row: RowName| {
         let shared = Duration::from_millis(seconds * 1000 * row.share() / shares);
@@ -41,6 +41,14 @@ mod tests {
         let plan = share_out(&[RowName::Link, RowName::Reuse, RowName::Link], 30);
         let expected = [RowName::Reuse, RowName::Link].map(|name| Planned { name, time: Duration::from_secs(15) });
         assert_eq!(plan, expected);
+    }
+
+    #[test]
+    fn kinds_of_memory_run_when_they_are_asked_for() {
+        let plan = share_out(&[RowName::KindThp, RowName::Mix, RowName::KindMemfd], 65);
+        let names: Vec<RowName> = plan.iter().map(|row| row.name).collect();
+        assert_eq!(names, [RowName::Mix, RowName::KindThp, RowName::KindMemfd]);
+        assert_eq!(plan[1].time, Duration::from_secs(5));
     }
 
     #[test]

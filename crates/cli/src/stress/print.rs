@@ -68,6 +68,7 @@ fn in_words(verdict: &Verdict) -> &'static str {
         Verdict::Fine => "fine",
         Verdict::Shown => "shown",
         Verdict::NotShown => "did not show",
+        Verdict::Skipped(_) => "skipped",
         Verdict::Finding(_) => "FINDING",
     }
 }
@@ -163,6 +164,9 @@ fn conclusion(rows: &[RowResult], exit: Exit) -> String {
                 row.row.text(),
                 row.row.text()
             );
+        }
+        if let Verdict::Skipped(lacking) = &row.verdict {
+            let _ = writeln!(text, "\nSKIPPED: {}: {lacking}", row.row.text());
         }
         if let Verdict::Finding(findings) = &row.verdict {
             let _ = writeln!(text, "\nFINDING in {}:", row.row.text());

@@ -19,6 +19,8 @@ pub(crate) enum Verdict {
     Shown,
     /// A control that needs luck, and had none within its time.
     NotShown,
+    /// This machine does not have that kind of memory: what is missing.
+    Skipped(String),
     /// A finding, in words.
     Finding(Vec<String>),
 }
@@ -34,6 +36,11 @@ pub(crate) struct RowResult {
 }
 
 impl RowResult {
+    /// The row of a kind of memory that this machine does not have.
+    pub(crate) fn skipped(row: RowName, lacking: String) -> Self {
+        Self { row, expected: row.expected().text(), verdict: Verdict::Skipped(lacking), report: None }
+    }
+
     pub(crate) fn judge(ended: Ended, row: RowName) -> Self {
         let expected = row.expected();
         let (report, mut findings) = match ended {

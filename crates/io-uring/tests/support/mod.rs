@@ -14,6 +14,7 @@ use pagemirror_core::notify::Event;
 use pagemirror_core::source::{Probe, Source, WatchError, Watched};
 use pagemirror_core::space::AddressSpace;
 use pagemirror_core::wait::Deadline;
+use pagemirror_linux::abi::{Feature, hide};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 
 pub(crate) const PAGE: usize = 4096;
@@ -162,8 +163,18 @@ pub(crate) fn skipped(test: &str, why: impl std::fmt::Display) {
     let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("SKIPPED: {test}: {why}\n"));
 }
 
+/// Hides features of the kernel that the variable `PAGEMIRROR_TEST_HIDE` names, several with commas between them.
+fn hide_what_is_asked() {
+    let Ok(asked) = std::env::var("PAGEMIRROR_TEST_HIDE") else { return };
+    for name in asked.split(',') {
+        let known = Feature::ALL.iter().find(|(known, _)| *known == name);
+        hide(known.unwrap_or_else(|| panic!("no feature {name:?}")).1);
+    }
+}
+
 /// A ring, or the news that this machine has none.
 pub(crate) fn ring_or_skip(test: &str) -> Option<IoUring> {
+    hide_what_is_asked();
     IoUring::new(16).map_err(|error| skipped(test, format_args!("io_uring_setup says {error}"))).ok()
 }
 

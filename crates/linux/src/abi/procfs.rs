@@ -4,6 +4,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 
+use super::hidden::{Feature, is_hidden};
 use super::{READ_WRITE, ioc_of, ioctl};
 
 /// The group that both requests belong to.
@@ -22,7 +23,8 @@ pub const PAGE_IS_FILE: u64 = 1 << 2;
 pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 /// A category of [`PAGEMAP_SCAN`]: it is mapped by a huge entry.
 pub const PAGE_IS_HUGE: u64 = 1 << 6;
-/// A category of [`PAGEMAP_SCAN`]: every access to it is a fault (`MADV_GUARD_INSTALL`). Linux 6.15.
+
+/// A category of [`PAGEMAP_SCAN`]: a guard page (`MADV_GUARD_INSTALL`). Linux 6.15.
 pub const PAGE_IS_GUARD: u64 = 1 << 8;
 
 /// The mapping is readable.
@@ -153,12 +155,34 @@ const _: () = assert!(offset_of!(ProcmapQuery, build_id_addr) == 96);
 /// Asks the open `/proc/PID/maps` in `maps` for the mapping at `address`, or with `flags` for the next one. Never
 /// allocates.
 pub(crate) fn query_mapping(maps: BorrowedFd<'_>, address: u64, flags: u64) -> io::Result<ProcmapQuery> {
+    if is_hidden(Feature::ProcmapQuery) {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
     // Neither a name nor a build identifier is asked for: their sizes and addresses stay zero.
     let size = size_of::<ProcmapQuery>() as u64;
     let mut query = ProcmapQuery { size, query_flags: flags, query_addr: address, ..ProcmapQuery::default() };
     // SAFETY: the request takes a `ProcmapQuery`, and this one points to nothing.
     unsafe { ioctl(maps, PROCMAP_QUERY, &mut query) }?;
     Ok(query)
+}
+
+/// Writes the name of the mapping at `address` and a NUL to the start of `name`. Says whether they
+/// fit: what is longer is not written. Never allocates.
+pub(crate) fn query_name(maps: BorrowedFd<'_>, address: u64, name: &mut [u8]) -> io::Result<bool> {
+    let mut query = ProcmapQuery {
+        size: size_of::<ProcmapQuery>() as u64,
+        query_addr: address,
+        vma_name_size: name.len() as u32,
+        vma_name_addr: name.as_mut_ptr().expose_provenance() as u64,
+        ..ProcmapQuery::default()
+    };
+    // SAFETY: the request takes a `ProcmapQuery`; it writes at most `vma_name_size` bytes to `vma_name_addr`, which is all of
+    // `name`, borrowed for as long as this function runs.
+    match unsafe { ioctl(maps, PROCMAP_QUERY, &mut query) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Fills `regions` with the pages from `start` to before `end` that are in one of the categories `any_of`, as the open
@@ -171,6 +195,9 @@ pub(crate) fn scan_pages(
     told: u64,
     regions: &mut [PageRegion],
 ) -> io::Result<(usize, u64)> {
+    if is_hidden(Feature::PagemapScan) {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
     let mut scan = PmScanArg {
         size: size_of::<PmScanArg>() as u64,
         start,

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::hidden::{Feature, is_hidden};
 use super::message::{MESSAGE_LEN, RawMessage};
 use super::{NONE, READ, READ_WRITE, ioc, ioc_of, ioctl};
 
@@ -190,17 +191,30 @@ impl Uffd {
     pub fn open(user_mode_only: bool) -> io::Result<Self> {
         let mode = if user_mode_only { UFFD_USER_MODE_ONLY } else { 0 };
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | mode;
+        match Self::open_by_call(flags) {
+            // The refusal of the system call is the one that the reader can act on, so it stays the answer. A seccomp filter may
+            // say that there is no such call, and the device makes the same descriptors.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) => {
+                Self::open_by_device(flags).map_err(|_| error)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_by_call(flags: i32) -> io::Result<Self> {
+        if let Some(errno) = hidden_by() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         // SAFETY: the call takes one integer and touches no memory of ours.
         let answer = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-        match adopt(answer) {
-            // The refusal of the system call is the one that the reader can act on, so it stays the answer.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Self::open_by_device(flags).map_err(|_| error),
-            opened => opened.map(|fd| Self { fd }),
-        }
+        adopt(answer).map(|fd| Self { fd })
     }
 
     /// Opens a descriptor by the device file, whose mode says who may.
     fn open_by_device(flags: i32) -> io::Result<Self> {
+        if let Some(errno) = hidden_by() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         let device = rustix::fs::open(c"/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         // SAFETY: the request takes its flags by value and touches no memory of ours.
         let answer = unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as libc::Ioctl, flags) };
@@ -222,13 +236,16 @@ impl Uffd {
     /// EINVAL for a feature that this kernel lacks and for a second handshake, EPERM for `EVENT_FORK` without
     /// privilege, `Unsupported` when the descriptor cannot register ranges.
     pub fn handshake(&self, features: u64) -> io::Result<u64> {
+        if features & hidden_features() != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         let mut api = UffdioApi { api: UFFD_API, features, ioctls: 0 };
         // SAFETY: the request takes a `UffdioApi`, which points to nothing.
         unsafe { ioctl(self.fd.as_fd(), UFFDIO_API, &mut api) }?;
         if api.ioctls & UFFD_API_IOCTLS != UFFD_API_IOCTLS {
             return Err(ErrorKind::Unsupported.into());
         }
-        Ok(api.features)
+        Ok(api.features & !hidden_features())
     }
 
     /// Registers `len` bytes at `start` for write protection, so that changes of them are reported. Protects nothing.
@@ -242,6 +259,9 @@ impl Uffd {
     /// # Blocking
     /// Waits for the address space's lock, so until running discards of the process are over; not for reports.
     pub fn register_wp(&self, start: u64, len: u64) -> io::Result<u64> {
+        if super::hidden::refuses_shared(start, len) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         let range = UffdioRange { start, len };
         let mut register = UffdioRegister { range, mode: UFFDIO_REGISTER_MODE_WP, ioctls: 0 };
         // SAFETY: the request takes a `UffdioRegister`, which points to nothing.
@@ -297,6 +317,23 @@ impl Uffd {
         }
         Ok(bytes / MESSAGE_LEN)
     }
+}
+
+/// What opening answers while a test hides userfaultfd itself.
+fn hidden_by() -> Option<i32> {
+    let answers = [(Feature::Userfaultfd, libc::ENOSYS), (Feature::Permission, libc::EPERM)];
+    answers.into_iter().find(|(feature, _)| is_hidden(*feature)).map(|(_, errno)| errno)
+}
+
+/// The features that a test hides.
+fn hidden_features() -> u64 {
+    let all = [
+        (Feature::WpAsync, UFFD_FEATURE_WP_ASYNC),
+        (Feature::WpUnpopulated, UFFD_FEATURE_WP_UNPOPULATED),
+        (Feature::WpShared, UFFD_FEATURE_WP_HUGETLBFS_SHMEM),
+        (Feature::Move, UFFD_FEATURE_MOVE),
+    ];
+    all.into_iter().filter(|(feature, _)| is_hidden(*feature)).fold(0, |all, (_, bit)| all | bit)
 }
 
 /// Takes ownership of the descriptor that a call returned.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagemirror_core::addr::{PageRange, VirtAddr};
+use pagemirror_linux::abi::{Feature, hide};
 use pagemirror_linux::{Config, OpenError, Userfault};
 
 pub(crate) const PAGE: usize = 4096;
@@ -16,7 +17,17 @@ pub(crate) fn source(test: &str) -> Option<Arc<Userfault>> {
     source_with(test, Config::default())
 }
 
+/// Hides what the variable `PAGEMIRROR_TEST_HIDE` names, several with commas between them.
+pub(crate) fn hide_what_is_asked() {
+    let Ok(asked) = std::env::var("PAGEMIRROR_TEST_HIDE") else { return };
+    for name in asked.split(',') {
+        let known = Feature::ALL.iter().find(|(known, _)| *known == name);
+        hide(known.unwrap_or_else(|| panic!("no feature {name:?}")).1);
+    }
+}
+
 pub(crate) fn source_with(test: &str, config: Config) -> Option<Arc<Userfault>> {
+    hide_what_is_asked();
     match Userfault::open(config) {
         Ok(source) => Some(source),
         Err(error @ OpenError::OtherConfig) => panic!("{error}"),
@@ -70,6 +81,11 @@ impl Memory {
     /// A shared mapping of a memfd.
     pub(crate) fn shared(fd: i32, pages: usize) -> Self {
         map(0, pages * PAGE, libc::MAP_SHARED, fd)
+    }
+
+    /// A private mapping of a memfd.
+    pub(crate) fn private(fd: i32, pages: usize) -> Self {
+        map(0, pages * PAGE, libc::MAP_PRIVATE, fd)
     }
 
     pub(crate) fn part(self, first: usize, pages: usize) -> Self {
@@ -174,7 +190,8 @@ pub(crate) fn in_child(test: &str, limit: Duration, body: impl FnOnce()) {
     }
     let (status, printed) = child(test, limit, NAME);
     for line in printed.lines() {
-        match line.strip_prefix("SKIPPED: ").and_then(|line| line.split_once(": ")) {
+        // The harness of the child may have written the name of the test before it, on the same line.
+        match line.split_once("SKIPPED: ").and_then(|(_, said)| said.split_once(": ")) {
             Some((test, why)) => skipped(test, why),
             None => println!("{line}"),
         }
