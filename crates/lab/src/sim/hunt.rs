@@ -45,6 +45,9 @@ const NOT_OF_THE_CORE: &[(&str, &str)] = &[
     ("enter-without-fence", ORDERING),
     ("raise-without-fence", ORDERING),
     ("wake-without-fence", ORDERING),
+    ("hold-without-fence", ORDERING),
+    ("settle-without-fence", ORDERING),
+    ("give-back-relaxed", ORDERING),
     (
         "entry-without-claim",
         "the writers of the log take a lock, so none of them is lapped; the bug is of a log without",
