@@ -11,7 +11,7 @@ use pagemirror_lab::trace::strace::Origin;
 use pagemirror_lab::trace::{Trace, TraceError};
 
 use crate::args::ImportArgs;
-use crate::stress::table::{Table, number};
+use pagemirror_lab::report::{Table, number};
 
 /// A line of the log is not understood.
 const FINDING: u8 = 1;
@@ -98,7 +98,7 @@ pub(crate) fn summary(trace: &Trace, bytes: u64) -> String {
         *events += 1;
         *invalidations += event.operation.invalidates().len() as u64;
     }
-    let mut table = Table::new(&["event", "count", "invalidated ranges"], &[0]);
+    let mut table = Table::untitled(&["event", "count", "invalidated ranges"], &[0]);
     for (kind, (events, invalidations)) in &kinds {
         table.row(vec![(*kind).to_owned(), number(*events), number(*invalidations)]);
     }

@@ -1,7 +1,7 @@
 //! The parent's side of the stress run: runs every row in a process of its own, collects, prints, decides.
 //!
 //! - `plan` shares out the time; `child` runs one row; `progress` shows that it does.
-//! - `report` is what a row says, `verdict` what that means; `print` and `table` show it; `machine` is where it ran.
+//! - `report` is what a row says, `verdict` what that means; `print` shows it; `machine` is where it ran.
 
 mod child;
 pub(crate) mod machine;
@@ -9,7 +9,6 @@ mod plan;
 mod print;
 mod progress;
 pub(crate) mod report;
-pub(crate) mod table;
 mod verdict;
 
 use std::io::Write;

@@ -6,7 +6,7 @@ use pagemirror_lab::check::{self, Bug, HAS_PLANTED_BUGS, Hunted};
 use serde::Serialize;
 
 use crate::args::check::CheckArgs;
-use crate::stress::table::Table;
+use pagemirror_lab::report::Table;
 
 use super::progress::Bar;
 use super::{FINDING, FINE, USAGE, show};
@@ -53,7 +53,7 @@ fn write(file: &Path, hunted: &[Hunted]) -> Option<u8> {
 
 fn table(hunted: &[Hunted]) -> Table {
     let mut table =
-        Table::new(&["bug", "tracker", "loom", "shuttle", "simulator", "what it breaks"], &[0, 1, 2, 3, 4, 5]);
+        Table::untitled(&["bug", "tracker", "loom", "shuttle", "simulator", "what it breaks"], &[0, 1, 2, 3, 4, 5]);
     for one in hunted {
         let by = |scenario: Option<&str>| scenario.unwrap_or("-").to_owned();
         let (loom, shuttle) = (by(one.loom), by(one.shuttle));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use pagemirror_lab::check::{Ended, Engine, Expected, Finding, FindingKind, Judged, draw, scenarios, trackers};
 
-use crate::stress::table::{Table, number};
+use pagemirror_lab::report::{Table, number};
 
 /// The table, the pictures, and one line that says it all. `not_applicable` names trackers and scenarios that were left out.
 pub(super) fn verdicts(judged: &[Judged], not_applicable: &[(&str, &str)]) -> String {
@@ -21,7 +21,7 @@ pub(super) fn verdicts(judged: &[Judged], not_applicable: &[(&str, &str)]) -> St
 /// One line for each scenario of each tracker; an engine in each column, with its executions.
 fn table(judged: &[Judged], not_applicable: &[(&str, &str)]) -> Table {
     let heading: Vec<&str> = ["tracker", "scenario"].into_iter().chain(Engine::ALL.map(Engine::text)).collect();
-    let mut table = Table::new(&heading, &[0, 1]);
+    let mut table = Table::untitled(&heading, &[0, 1]);
     for tracker in trackers() {
         let mut name = tracker;
         for (scenario, _) in scenarios() {

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use pagemirror_lab::check::Progress;
 
-use crate::stress::table::number;
+use pagemirror_lab::report::number;
 
 /// The bar. It hides itself where standard error is no terminal.
 pub(super) struct Bar {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::stress::machine::Machine;
-use crate::stress::table::Table;
+use pagemirror_lab::report::Table;
 
 use super::guarantees::Holds;
 use super::survey::{Standing, Survey};
@@ -34,15 +34,15 @@ pub(super) fn heading(machine: &Machine) -> String {
 }
 
 pub(super) fn survey(survey: &Survey) -> String {
-    let mut checks = Table::new(&["asked", "answer", ""], &[0, 1, 2]);
+    let mut checks = Table::untitled(&["asked", "answer", ""], &[0, 1, 2]);
     for check in &survey.checks {
         checks.row(vec![check.question.into(), check.answer.clone(), of_standing(check.standing).into()]);
     }
-    let mut guarantees = Table::new(&["", "promise", "holds", "because"], &[0, 1, 2, 3]);
+    let mut guarantees = Table::untitled(&["", "promise", "holds", "because"], &[0, 1, 2, 3]);
     for of in &survey.guarantees {
         guarantees.row(vec![of.name.into(), of.promise.into(), of_holds(of.holds).into(), of.because.clone()]);
     }
-    let mut tiers = Table::new(&["tier", "what", "to be had", "because"], &[0, 1, 2, 3]);
+    let mut tiers = Table::untitled(&["tier", "what", "to be had", "because"], &[0, 1, 2, 3]);
     for of in &survey.tiers {
         tiers.row(vec![of.tier.to_string(), of.what.into(), of_holds(of.holds).into(), of.because.clone()]);
     }

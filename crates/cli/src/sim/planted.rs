@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{ENVIRONMENT, FINDING, progress, show};
 use crate::args::sim::SimArgs;
-use crate::stress::table::{Table, number};
+use pagemirror_lab::report::{Table, number};
 
 /// Seeds that a bug may take. The one that hides best needs a small part of them.
 const MOST_SEEDS: u64 = 20_000;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &SimArgs, only: Option<&str>) -> ExitCode {
 }
 
 fn in_words(hunted: &[Hunted], most: u64, all: bool) -> String {
-    let mut table = Table::new(&["planted bug", "tracker", "seeds", "found as"], &[0, 1, 3]);
+    let mut table = Table::untitled(&["planted bug", "tracker", "seeds", "found as"], &[0, 1, 3]);
     for one in hunted {
         let (seeds, what) = one.found.as_ref().map_or_else(
             || (format!("> {}", number(most)), "NOT FOUND".to_owned()),
@@ -65,7 +65,7 @@ fn in_words(hunted: &[Hunted], most: u64, all: bool) -> String {
     }
     let mut text = table.lines();
     if all {
-        let mut others = Table::new(&["not hunted", "because"], &[0, 1]);
+        let mut others = Table::untitled(&["not hunted", "because"], &[0, 1]);
         not_hunted().into_iter().for_each(|(bug, why)| others.row(vec![bug.into(), why.into()]));
         text = format!("{text}\n{}", others.lines());
     }

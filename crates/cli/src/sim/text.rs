@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use pagemirror_lab::sim::{Count, Run, Shrunk, Simulator, Totals};
 
 use crate::args::sim::SimArgs;
-use crate::stress::table::{Table, number};
+use pagemirror_lab::report::{Table, number};
 
 /// The last steps of a run that are shown: a shrunk run has fewer.
 const LAST_STEPS: usize = 200;
@@ -27,7 +27,7 @@ pub(crate) fn heading(args: &SimArgs, simulator: &Simulator) -> String {
 
 /// What was counted.
 pub(crate) fn totals(totals: &Totals) -> String {
-    let mut table = Table::new(&["what happened", "times"], &[0]);
+    let mut table = Table::untitled(&["what happened", "times"], &[0]);
     for count in Count::ALL.iter().filter(|count| totals.counts.get(**count) > 0) {
         table.row(vec![count.text().into(), number(totals.counts.get(*count))]);
     }

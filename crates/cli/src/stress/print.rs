@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::machine::Machine;
 use super::report::RowReport;
-use super::table::{Table, number};
 use super::verdict::{Exit, RowResult, Verdict};
+use pagemirror_lab::report::{Table, number};
 
 /// What is printed before anything runs.
 pub(crate) fn heading(machine: &Machine, seed: u64, threads: usize, seconds: u64) -> String {
@@ -44,7 +44,7 @@ pub(crate) fn tables(rows: &[RowResult], exit: Exit) -> String {
 
 fn verdicts(rows: &[RowResult]) -> Table {
     let heading = ["row", "expected", "ran (s)", "uses", "checked (MiB)", "stale uses", "stale bytes", "verdict"];
-    let mut table = Table::new(&heading, &[0, 1, 7]);
+    let mut table = Table::untitled(&heading, &[0, 1, 7]);
     for row in rows {
         let figure = |of: fn(&RowReport) -> u64| row.report.as_ref().map_or("-".into(), |report| number(of(report)));
         let seconds =
@@ -75,7 +75,7 @@ fn in_words(verdict: &Verdict) -> &'static str {
 
 fn invalidations(reports: &[&RowReport]) -> Table {
     let heading = ["row", "munmap", "MAP_FIXED", "mremap", "DONTNEED", "REMOVE", "allocator", "revoked registrations"];
-    let mut table = Table::new(&heading, &[0]);
+    let mut table = Table::untitled(&heading, &[0]);
     for report in reports {
         let made = report.invalidations;
         let mut cells = vec![report.row.text().into()];
@@ -89,7 +89,7 @@ fn invalidations(reports: &[&RowReport]) -> Table {
 
 fn cache(reports: &[&RowReport]) -> Table {
     let heading = ["row", "hits", "misses", "evictions", "stale leases", "collisions", "retries", "false retries"];
-    let mut table = Table::new(&heading, &[0]);
+    let mut table = Table::untitled(&heading, &[0]);
     for report in with_cache(reports) {
         let of = report.cache;
         let mut cells = vec![report.row.text().into()];
@@ -111,7 +111,7 @@ fn exceptions(reports: &[&RowReport]) -> Table {
         "unmapped answers",
         "doubts proved over",
     ];
-    let mut table = Table::new(&heading, &[0]);
+    let mut table = Table::untitled(&heading, &[0]);
     for report in with_cache(reports) {
         let of = report.cache;
         let mut cells = vec![report.row.text().into()];
@@ -136,7 +136,7 @@ fn with_cache<'r>(reports: &'r [&RowReport]) -> impl Iterator<Item = &'r RowRepo
 }
 
 fn waits(reports: &[&RowReport]) -> Table {
-    let mut table = Table::new(&["row", "for", "count", "p50 (us)", "p99 (us)", "max (us)"], &[0, 1]);
+    let mut table = Table::untitled(&["row", "for", "count", "p50 (us)", "p99 (us)", "max (us)"], &[0, 1]);
     for report in reports {
         for wait in report.waits.iter().filter(|wait| wait.count > 0) {
             let time = |microseconds: f64| format!("{microseconds:.1}");

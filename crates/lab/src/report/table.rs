@@ -22,18 +22,33 @@ impl Table {
         Self { title: title.into(), heading, rows: Vec::new(), text: text.to_vec() }
     }
 
+    /// A table that stands under a title of somebody else's.
+    #[must_use]
+    pub fn untitled(heading: &[&str], text: &[usize]) -> Self {
+        Self::new(String::new(), heading, text)
+    }
+
+    /// Whether nothing stands under the heading.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    /// The table as lines: title, heading, a rule, rows.
+    /// The table as lines: title if there is one, heading, a rule, rows.
     #[must_use]
     pub fn lines(&self) -> String {
         let all = || std::iter::once(&self.heading).chain(&self.rows);
         let width = |column: usize| all().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..self.heading.len()).map(|column| width(column).unwrap_or(0)).collect();
-        let mut lines = format!("{}\n", self.title);
+        let mut lines = String::new();
+        if !self.title.is_empty() {
+            let _ = writeln!(lines, "{}", self.title);
+        }
         for (number, row) in all().enumerate() {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
                 if self.text.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -114,6 +129,11 @@ mod tests {
         table.row(vec!["<b>".into()]);
         let html = table.html();
         assert!(html.contains("a &lt; b") && html.contains("x &amp; y") && html.contains("&lt;b&gt;"), "{html}");
+    }
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!([0, 12, 999, 1000, 1_234_567].map(number), ["0", "12", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

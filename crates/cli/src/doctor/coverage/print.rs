@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::stress::table::Table;
+use pagemirror_lab::report::Table;
 
 use super::catalogue::{Cover, Noticed, Pages, name_of};
 use super::{CaseResult, Verdict, differing};
@@ -26,7 +26,7 @@ pub(super) fn of_noticed(noticed: Noticed) -> &'static str {
 /// Every case with what was seen.
 pub(crate) fn table(results: &[CaseResult]) -> String {
     let heading = ["operation", "memory", "old pages", "noticed", "check sees", "covered by", "verdict"];
-    let mut table = Table::new(&heading, &[0, 1, 2, 3, 4, 5, 6]);
+    let mut table = Table::untitled(&heading, &[0, 1, 2, 3, 4, 5, 6]);
     for result in results {
         let (pages, noticed) =
             result.observed.map_or(("-", "-"), |observed| (of_pages(observed.pages), of_noticed(observed.noticed)));
