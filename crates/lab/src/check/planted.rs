@@ -62,7 +62,7 @@ pub const HAS_PLANTED_BUGS: bool = cfg!(pagemirror_planted);
 /// The checkers that hunt; on real threads a bug needs luck.
 const HUNTERS: [Engine; 2] = [Engine::Loom, Engine::Shuttle];
 
-/// Seeds after which the simulator counts as blind to a bug: twice what the rarest one takes.
+/// Seeds after which the simulator counts as blind to a bug: several times what the rarest one takes.
 const MOST_SEEDS: u64 = 2_000;
 
 /// What became of a bug.
