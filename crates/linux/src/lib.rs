@@ -27,6 +27,7 @@ mod calls;
 mod check;
 mod config;
 mod fork;
+pub mod lock;
 pub mod mapping;
 pub mod maps;
 pub mod memory;

@@ -4,6 +4,7 @@
 //! - [`Userfault`], the process's source of invalidations ([`linux`]);
 //! - [`RegistrationCache`] over any [`Registrar`]: leases, uses ([`registration`]);
 //! - [`FixedBuffers`] and [`CoherentRing`]: io_uring fixed buffers ([`io_uring`]);
+//! - [`LockedMemory`]: pages kept in memory, a registrar that needs no hardware;
 //! - [`core`]: the algorithm itself.
 //!
 //! ```no_run
@@ -23,6 +24,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod locked_memory;
+
+pub use locked_memory::LockedMemory;
 pub use pagemirror_core as core;
 pub use pagemirror_core::addr::{PageRange, VirtAddr};
 pub use pagemirror_core::check::{Change, Checked};
