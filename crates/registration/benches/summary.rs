@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bench::{
     Cache, CoreTable, GlobalSequence, MutexMap, Samples, between, deadline, filled, hit, hit_at, nanos, order,
-    spanning, thread_time,
+    spanning, thread_time, ucx,
 };
 use pagemirror_core::addr::PageRange;
 use pagemirror_core::notify::Event;
@@ -35,6 +35,7 @@ fn main() {
     for regions in [1, 1_000, 100_000] {
         one_thread(regions, &mut rows);
         two_threads(regions, &mut rows);
+        of_ucx(regions, &mut rows);
     }
     for regions in [1_000, 100_000] {
         invalidations_that_hit_nothing(regions, &mut rows);
@@ -84,6 +85,16 @@ fn two_threads(regions: u64, rows: &mut Vec<Row>) {
     rows.push(Row { name: "hit, two threads, one cache", regions, samples: shared });
     rows.push(Row { name: "hit, two threads, one cache each", regions, samples: private });
     rows.push(Row { name: "baseline: mutex and map, two threads", regions, samples: mutex });
+}
+
+/// The same in the cache of UCX, where it is installed.
+fn of_ucx(regions: u64, rows: &mut Vec<Row>) {
+    for (threads, name) in [(1, "baseline: ucs_rcache of UCX"), (2, "baseline: ucs_rcache of UCX, two threads")] {
+        match ucx::hits(regions, threads, ROUNDS) {
+            Ok(samples) => rows.push(Row { name, regions, samples }),
+            Err(why) => eprintln!("SKIPPED: {name}, {regions}: {why}"),
+        }
+    }
 }
 
 fn hit_region(cache: &Cache, region: u64) {
