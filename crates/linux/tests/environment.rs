@@ -19,6 +19,7 @@ use pagemirror_linux::{Config, OpenError, Privilege, Userfault};
 use pagemirror_sync::{Arc, Mutex};
 use support::{Memory, PAGE, in_child, memfd, skipped, source, wait_until};
 
+const MADV_GUARD_INSTALL: i32 = 102;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `body` without some features, in a process of its own.
@@ -101,6 +102,10 @@ fn without_scans_of_the_page_map() {
         assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
         let Some(source) = source(test) else { return };
         assert_tells(&source);
+        // Guard pages cannot be seen: a check says so, unless there are none on this kernel.
+        let has_guards = Memory::anonymous(1).try_advise(MADV_GUARD_INSTALL);
+        let look = source.look(Memory::anonymous(1).range());
+        assert_eq!(look.is_err_and(|why| why.contains("guard pages")), has_guards);
     });
 }
 
